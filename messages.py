@@ -148,6 +148,7 @@ class Reply:
     id: str = ""
     link: str = ""
     stop_details: Json | None = None
+    cost_usd: float | None = None
 
     @property
     def text(self) -> str:
@@ -190,7 +191,8 @@ class CallResult:
     """How one tool call ended. Every call gets one, whatever happened.
 
     `output` is what the model reads, `source` where the answer came from (a provider, "cache, 5 min
-    old"), `untrusted` marks text from outside, `fatal` that a critical tool could not work.
+    old"), `untrusted` marks text from outside, `fatal` that a critical tool could not work,
+    `notice` what the program itself tells the user about it.
     """
 
     call: ToolUse
@@ -202,3 +204,4 @@ class CallResult:
     untrusted: bool = False
     fatal: bool = False
     wrote: bool = False
+    notice: str = ""

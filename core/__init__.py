@@ -1,0 +1,1 @@
+"""The agent itself: one question from start to end, and the history it leaves behind."""

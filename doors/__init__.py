@@ -1,0 +1,1 @@
+"""Doors run flows: they perform effects and contain no decision."""

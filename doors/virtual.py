@@ -1,0 +1,269 @@
+"""Runs flows on a virtual clock: no waiting, no threads, one order of events for one input.  (floor 4)
+
+A scheduler over generators. Time stands still while flows run and jumps to the next timer
+when all of them wait, so an hour of outages takes milliseconds and every run with the same
+seed is the same to the byte. World effects are performed by *simulations*, which are flows
+themselves: a simulated model yields `Pause(0.3)` before it answers.
+
+Blocking calls run inline and take no virtual time unless a simulation says so.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from errors import AttemptTimedOut, OutcomeUnknown
+from events import Event, Listener, Scope
+from flow import Attempt, Awaiting, Blocking, Bus, Effect, Emit, Flow, Pause, Together, Within, not_an_effect
+
+T = TypeVar("T")
+Simulation = Callable[[Any, "VirtualBranch"], Flow[Any]]
+FlowPerformer = Callable[[Any], Flow[Any]]
+
+
+class Stuck(Exception):
+    """Nothing can happen any more and the flow has not ended: it waits for something that never comes."""
+
+
+class _Frame:
+    """One flow on a branch's stack, with the timeout it runs under, if any."""
+
+    __slots__ = ("end_s", "flow", "s", "scope", "silence_s", "silent_at_s")
+
+    def __init__(self, flow: Flow[Any], scope: Scope) -> None:
+        self.flow, self.scope = flow, scope
+        self.s = self.end_s = self.silent_at_s = float("inf")
+        self.silence_s: float | None = None
+
+    def limit(self, effect: Attempt[Any], now_s: float) -> None:
+        self.s, self.silence_s = effect.s, effect.silence_s
+        self.end_s = now_s + effect.s
+        self.silent_at_s = now_s + effect.silence_s if effect.silence_s is not None else self.end_s
+
+    @property
+    def at_s(self) -> float:
+        return min(self.end_s, self.silent_at_s)
+
+    def error(self) -> AttemptTimedOut:
+        silent = self.silence_s is not None and self.silent_at_s < self.end_s
+        return AttemptTimedOut(self.silence_s if silent and self.silence_s else self.s, silent=silent)
+
+
+class VirtualBranch:
+    """A stack of flows that runs until all of them wait; the last in, the first to run."""
+
+    def __init__(self, door: VirtualDoor, flow: Flow[Any], scope: Scope, when_done: Callable[[Any], None]) -> None:
+        self.door, self.when_done = door, when_done
+        self.frames = [_Frame(flow, scope)]
+        self.wait_id = 0
+        self.children: list[VirtualBranch] = []
+
+    def emit(self, event: Event) -> None:
+        """Tell the listeners, stamped with this branch's scope."""
+        self.door.bus.tell(event, self.frames[-1].scope)
+
+    def heard(self) -> None:
+        """Content arrived: restart the silence timer of the innermost attempt that has one."""
+        for frame in reversed(self.frames):
+            if frame.silence_s is not None:
+                frame.silent_at_s = self.door.now() + frame.silence_s
+                self.door.call_at(frame.at_s, partial(self.expire, frame))
+                return
+
+    def close(self) -> None:
+        """Cancel: close every flow, the innermost first."""
+        self.wait_id += 1
+        self._close_above(0)
+
+    def _close_above(self, depth: int) -> None:
+        for child in self.children:
+            child.close()
+        self.children = []
+        while len(self.frames) > depth:
+            self.frames.pop().flow.close()
+
+    def expire(self, frame: _Frame) -> None:
+        """A timer went off: end this frame's attempt unless it was restarted or is over."""
+        if frame not in self.frames or self.door.now() < frame.at_s:
+            return
+        self.wait_id += 1
+        self._close_above(self.frames.index(frame))
+        self.step(error=frame.error())
+
+    def wake(self, wait_id: int, value: Any = None, error: Exception | None = None) -> None:
+        """Resume with an outcome, unless a timeout or a cancel came first."""
+        if wait_id == self.wait_id:
+            self.step(value, error)
+
+    def step(self, value: Any = None, error: Exception | None = None) -> None:
+        """Run until this branch waits for something or is done."""
+        self.wait_id += 1
+        while self.frames:
+            frame = self.frames[-1]
+            try:
+                effect = frame.flow.throw(error) if error is not None else frame.flow.send(value)
+            except StopIteration as end:
+                self.frames.pop()
+                value, error = end.value, None
+                continue
+            except Exception as raised:  # thrown on into the flow below, as any door does
+                self.frames.pop()
+                value, error = None, raised
+                continue
+            value, error = None, None
+            try:
+                if not self._perform(effect):
+                    return
+                value = self.door.answer
+            except Exception as raised:  # the door's own refusal is the flow's to decide
+                error = raised
+        if error is not None:
+            raise error
+        self.when_done(value)
+
+    def _perform(self, effect: Effect) -> bool:
+        """True when the answer is there already (in `door.answer`), or a new frame is to run."""
+        door, scope = self.door, self.frames[-1].scope
+        door.answer = None
+        match effect:
+            case Emit(event):
+                self.emit(event)
+                return True
+            case Pause(s):
+                wait_id = self.wait_id
+                door.call_at(door.now() + s, lambda: self.wake(wait_id))
+                return False
+            case Attempt(flow):
+                frame = _Frame(flow, scope)
+                frame.limit(effect, door.now())
+                self.frames.append(frame)
+                door.call_at(frame.at_s, lambda: self.expire(frame))
+                return True
+            case Within(extra, flow):
+                self.frames.append(_Frame(flow, {**scope, **extra}))
+                return True
+            case Together(flows):
+                return self._together(flows, scope)
+        if simulate := door.simulations.get(type(effect)):
+            self.frames.append(_Frame(simulate(effect, self), scope))
+            return True
+        if make := door.flows.get(type(effect)):
+            self.frames.append(_Frame(make(effect), scope))
+            return True
+        match effect:
+            case Blocking():
+                door.answer = _inline(effect)
+                return True
+            case Awaiting(call):
+                door.answer = _immediate(call())
+                return True
+        raise not_an_effect(effect)
+
+    def _together(self, flows: Sequence[Flow[Any]], scope: Scope) -> bool:
+        results: list[Any] = [None] * len(flows)
+        left, wait_id = len(flows), self.wait_id
+        if not flows:
+            self.door.answer = []
+            return True
+
+        def finish(position: int, result: Any) -> None:
+            nonlocal left
+            results[position], left = result, left - 1
+            if left == 0:
+                self.children = []
+                self.wake(wait_id, results)
+
+        self.children = [
+            VirtualBranch(self.door, flow, scope, lambda result, position=n: finish(position, result))  # type: ignore[misc]
+            for n, flow in enumerate(flows)
+        ]
+        for child in self.children:
+            self.door.call_at(self.door.now(), child.step)
+        return False
+
+
+class VirtualDoor:
+    """Runs flows on a virtual clock that starts at `start_s`.
+
+    Args:
+        simulations: for each world effect a function `(effect, branch) -> Flow`, the world's answer.
+        flows: for each coarse effect a function that makes the flow to run in its place.
+        listeners: called with every stamped event.
+    """
+
+    def __init__(
+        self,
+        simulations: Mapping[type[Effect], Simulation] | None = None,
+        flows: Mapping[type[Effect], FlowPerformer] | None = None,
+        listeners: Sequence[Listener] = (),
+        *,
+        start_s: float = 1_000.0,
+    ) -> None:
+        self.simulations = dict(simulations or {})
+        self.flows = dict(flows or {})
+        self.answer: Any = None
+        self._now_s = start_s
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self.bus = Bus(listeners, self.now, self.now)
+
+    def now(self) -> float:
+        """The virtual time in seconds."""
+        return self._now_s
+
+    def call_at(self, at_s: float, call: Callable[[], None]) -> None:
+        """Run `call` when the clock reaches `at_s`; calls of one instant run in the order made."""
+        if at_s != float("inf"):
+            self._count += 1
+            heapq.heappush(self._timers, (max(at_s, self._now_s), self._count, call))
+
+    def run(self, flow: Flow[T], scope: Scope | None = None, *, cancel_at_s: float | None = None) -> T:
+        """Run a flow to its end; at `cancel_at_s` close it as a Ctrl-C would and raise KeyboardInterrupt.
+
+        Raises Stuck when the flow waits for something that can never come.
+        """
+        ended: list[Any] = []
+        branch = VirtualBranch(self, flow, scope or {}, ended.append)
+        self.call_at(self._now_s, branch.step)
+        try:
+            while self._timers and not ended:
+                at_s, _, call = heapq.heappop(self._timers)
+                if cancel_at_s is not None and at_s >= cancel_at_s:
+                    self._now_s = max(self._now_s, cancel_at_s)
+                    raise KeyboardInterrupt
+                self._now_s = at_s
+                call()
+            if not ended:
+                raise Stuck(f"at {self._now_s:g} s nothing is left to happen")
+            result: T = ended[0]
+            return result
+        finally:
+            branch.close()
+            self._timers.clear()
+
+
+def _inline(effect: Blocking[Any]) -> Any:
+    gate = effect.gate
+    if gate.settled.is_set():
+        raise OutcomeUnknown("a gate serves one call only")
+    try:
+        result = effect.call(gate)
+    except Exception as error:  # kept in the gate for `closing`, and raised to the flow
+        gate.settle(error=error)
+        raise
+    gate.settle(result)
+    return result
+
+
+def _immediate(awaitable: Any) -> Any:
+    """Run a coroutine that never really waits."""
+    coroutine = awaitable.__await__()
+    try:
+        next(coroutine)
+    except StopIteration as end:
+        return end.value
+    coroutine.close()
+    raise TypeError("on the virtual clock a tool's coroutine may not wait for anything real")
