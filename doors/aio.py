@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from doors.threads import CLAIMED_WAIT_S, DaemonExecutor, ToolCrashed, Worker
+from doors.threads import CLAIMED_WAIT_S, DaemonExecutor, Running, Worker, contained
 from errors import AttemptTimedOut, OutcomeUnknown
 from events import Event, Listener, Scope
 from flow import Attempt, Awaiting, Blocking, Bus, Effect, Emit, Flow, Pause, Together, Within, not_an_effect
@@ -135,7 +135,7 @@ class AsyncBranch:
             case Blocking():
                 return await self._blocking(effect)
             case Awaiting(call):
-                return await _awaiting(call)
+                return await contained(call)
         if make := self._door.flows.get(type(effect)):
             return await self.run(make(effect))
         if performer := self._door.performers.get(type(effect)):
@@ -175,7 +175,7 @@ class AsyncBranch:
             return await self._overrun(effect, running, settled)
         return running.outcome()
 
-    async def _overrun(self, effect: Blocking[Any], running: Any, settled: asyncio.Event) -> Any:
+    async def _overrun(self, effect: Blocking[Any], running: Running, settled: asyncio.Event) -> Any:
         """Time is over, or somebody cancelled, while the call runs."""
         if not effect.gate.settled.is_set() and effect.gate.abandon():
             running.leave()
@@ -204,18 +204,3 @@ async def _uncancellable_wait(settled: asyncio.Event, s: float) -> None:
         except asyncio.CancelledError:
             continue  # a second cancel changes nothing: this wait is bounded, and the first is re-raised by the caller
     waiter.cancel()
-
-
-async def _awaiting(call: Callable[[], Awaitable[Any]]) -> Any:
-    task = asyncio.current_task()
-    before = task.cancelling() if task else 0
-    try:
-        return await call()
-    except asyncio.CancelledError:
-        if task is not None and task.cancelling() > before:
-            raise
-        raise ToolCrashed("it cancelled itself") from None
-    except Exception:
-        raise
-    except BaseException as error:  # SystemExit from a tool would tear the loop down
-        raise ToolCrashed(f"it raised {type(error).__name__}") from None

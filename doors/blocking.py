@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
-from doors.threads import CLAIMED_WAIT_S, Running, ToolCrashed, Worker
+from doors.threads import CLAIMED_WAIT_S, Running, Worker, contained
 from errors import AttemptTimedOut, ConfigurationError, OutcomeUnknown
 from events import Event, Listener, Scope
 from flow import Attempt, Awaiting, Blocking, Bus, Effect, Emit, Flow, Pause, Together, Within, not_an_effect
@@ -270,22 +270,14 @@ class BlockingBranch:
         done = threading.Lock()
         done.acquire()
 
-        async def run() -> Any:
-            return await effect.call()
-
-        future = asyncio.run_coroutine_threadsafe(run(), self._door.private_loop())
+        future = asyncio.run_coroutine_threadsafe(contained(effect.call), self._door.private_loop())
         future.add_done_callback(lambda _: done.release())
         try:
             self._door.leaf(done.acquire)
         except (AlarmFired, Stopped):
             future.cancel()
             raise
-        try:
-            return future.result()
-        except Exception:
-            raise
-        except BaseException as error:  # SystemExit or its own cancel: a tool must not end the program
-            raise ToolCrashed(f"it raised {type(error).__name__}") from None
+        return future.result()
 
 
 def _overrun(effect: Blocking[Any], running: Running, end: BaseException) -> Any:

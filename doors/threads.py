@@ -9,9 +9,10 @@ calls are refused instead of filling the machine.
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from errors import AgentError
@@ -115,3 +116,19 @@ class Running:
         if self.gate.error is not None:
             raise self.gate.error
         return self.gate.result
+
+
+async def contained(call: Callable[[], Awaitable[Any]]) -> Any:
+    """Run a tool's coroutine function so that it cannot end the loop or pass for a cancel from outside."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        return await call()
+    except asyncio.CancelledError:
+        if task is not None and task.cancelling() > before:
+            raise
+        raise ToolCrashed("it cancelled itself") from None
+    except Exception:
+        raise
+    except BaseException as error:  # SystemExit from a tool would tear the loop down
+        raise ToolCrashed(f"it raised {type(error).__name__}") from None

@@ -1,0 +1,28 @@
+"""Fixtures for all tests: the doors, and no settings of the person who runs the tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import Doors
+
+_FOREIGN = ("ANTHROPIC_", "TAVILY_", "BRAVE_", "GEMINI_", "RATE_LIMIT", "BREAKER", "MODEL_CHAIN", "RETRY_", "MAX_")
+
+
+@pytest.fixture(params=["blocking", "asyncio", "virtual"])
+def doors(request: pytest.FixtureRequest) -> Doors:
+    """Each test that takes this runs through every door."""
+    return Doors(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN) or name.endswith(("_TIMEOUT", "_PROXY", "_proxy")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ANTHROPIC_CONFIG_DIR", str(tmp_path / "no-config"))
+    yield
