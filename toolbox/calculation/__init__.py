@@ -1,0 +1,1 @@
+"""How the calculator works inside: limits -> reals -> arithmetic -> names -> parser (floor 4)."""
