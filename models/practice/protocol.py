@@ -85,13 +85,9 @@ def sse_events(message: dict[str, Any], chunk_chars: int = CHUNK_CHARS) -> Itera
 
 def _block_events(index: int, block: Block, chunk_chars: int) -> Iterator[bytes]:
     opening, deltas = _opening(block, chunk_chars)
-    yield sse_event(
-        "content_block_start", {"type": "content_block_start", "index": index, "content_block": opening}
-    )
+    yield sse_event("content_block_start", {"type": "content_block_start", "index": index, "content_block": opening})
     for delta in deltas:
-        yield sse_event(
-            "content_block_delta", {"type": "content_block_delta", "index": index, "delta": delta}
-        )
+        yield sse_event("content_block_delta", {"type": "content_block_delta", "index": index, "delta": delta})
     yield sse_event("content_block_stop", {"type": "content_block_stop", "index": index})
 
 
@@ -109,9 +105,7 @@ def _opening(block: Block, chunk_chars: int) -> tuple[Block, list[Block]]:
         case "tool_use" | "server_tool_use":
             # The API opens every input with an empty delta and sends nothing more for an empty object.
             pieces = ["", *_pieces(_input_text(block.get("input")), chunk_chars)]
-            return {**block, "input": {}}, [
-                {"type": "input_json_delta", "partial_json": piece} for piece in pieces
-            ]
+            return {**block, "input": {}}, [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
         case _:  # redacted_thinking and results of server tools come whole
             return block, []
 

@@ -127,8 +127,7 @@ def _check_messages(messages: list[Any]) -> None:
     paused = any(block["type"] == "server_tool_use" for block in _blocks(last["content"], "messages"))
     _need(
         last["role"] == "user" or paused,
-        "This model does not support assistant message prefill. "
-        "The conversation must end with a user message.",
+        "This model does not support assistant message prefill. The conversation must end with a user message.",
     )
 
 
