@@ -7,34 +7,16 @@ said, since sums are done by the calculator and not here.
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import Context, Decimal
 
-_UNITS = {
-    word: value
-    for value, word in enumerate("zero one two three four five six seven eight nine".split())  # noqa: SIM905
-}
-_TEENS = {
-    "ten": 10,
-    "eleven": 11,
-    "twelve": 12,
-    "thirteen": 13,
-    "fourteen": 14,
-    "fifteen": 15,
-    "sixteen": 16,
-    "seventeen": 17,
-    "eighteen": 18,
-    "nineteen": 19,
-}
-_TENS = {
-    "twenty": 20,
-    "thirty": 30,
-    "forty": 40,
-    "fifty": 50,
-    "sixty": 60,
-    "seventy": 70,
-    "eighty": 80,
-    "ninety": 90,
-}
+
+def _count(words: str, start: int = 0, step: int = 1) -> dict[str, int]:
+    return {word: start + step * place for place, word in enumerate(words.split())}
+
+
+_UNITS = _count("zero one two three four five six seven eight nine")
+_TEENS = _count("ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen", start=10)
+_TENS = _count("twenty thirty forty fifty sixty seventy eighty ninety", start=20, step=10)
 _SCALES = {
     "dozen": 12,
     "thousand": 1_000,
@@ -42,7 +24,7 @@ _SCALES = {
     "billion": 1_000_000_000,
     "trillion": 1_000_000_000_000,
 }
-_VALUES = {**_UNITS, **_TEENS, **_TENS}
+_VALUES = _UNITS | _TEENS | _TENS
 
 
 def _either(words: dict[str, int]) -> str:
@@ -51,11 +33,11 @@ def _either(words: dict[str, int]) -> str:
 
 # Built from the inside out, so that only well-formed numbers match and "twelve and seven" stays two.
 _BELOW_100 = rf"(?:{_either(_TENS)}(?:[\s-]+{_either(_UNITS)})?|{_either(_TEENS)}|{_either(_UNITS)})\b"
-_BELOW_1000 = (
-    rf"(?:(?:(?:{_either(_UNITS)}|a)\s+)?hundred\b(?:\s+(?:and\s+)?{_BELOW_100})?|{_BELOW_100}|a(?=\s+{_either(_SCALES)}\b))"
-)
+_HUNDREDS = rf"(?:(?:{_either(_UNITS | _TEENS)}|a)\s+)?hundred\b(?:\s+(?:and\s+)?{_BELOW_100})?"
+_BELOW_1000 = rf"(?:{_HUNDREDS}|{_BELOW_100}|a(?=\s+{_either(_SCALES)}\b))"
 _SCALE = rf"(?:\s+{_either(_SCALES)}s?\b)"
-_WORDS = rf"{_BELOW_1000}{_SCALE}?(?:\s+(?:and\s+)?{_BELOW_1000}{_SCALE})*(?:(?<=sand|lion)\s+(?:and\s+)?{_BELOW_1000})?"
+_GROUPS = rf"{_BELOW_1000}{_SCALE}?(?:\s+(?:and\s+)?{_BELOW_1000}{_SCALE})*"
+_WORDS = rf"{_GROUPS}(?:(?<=sand|lion)\s+(?:and\s+)?{_BELOW_1000})?"  # after thousand, million, billion
 _DECIMALS = rf"(?:\s+point(?P<decimals>(?:\s+{_either(_UNITS)})+)\b)"
 IN_WORDS = re.compile(rf"(?P<whole>{_WORDS}){_DECIMALS}?", re.IGNORECASE)
 
@@ -73,7 +55,7 @@ def from_digits(match: re.Match[str]) -> str:
     scale = _SCALES.get((match["scale"] or "").lower())
     if scale is None or "e" in digits.lower():
         return digits
-    return _plain(Decimal(digits) * scale)
+    return _plain(Context(prec=len(digits) + 15).multiply(Decimal(digits), scale))
 
 
 def from_words(match: re.Match[str]) -> str:
