@@ -1,0 +1,1 @@
+"""Watches what happens and tells it: traces, logs, metrics; listeners on events only.  (floor 4)"""
