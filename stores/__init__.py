@@ -1,0 +1,1 @@
+"""Keeps what must outlive the program: SQLite and friends.  (floor 4)"""
