@@ -1,16 +1,16 @@
 """What both programs share on the command line: options, exit codes and the JSON report.  (floor 6)
 
-Options are parsed with typer, but only when there are any: a plain start goes straight to
-the prompt. Usage errors end with exit 2; with `--json` in sight also they are one JSON
-object on stdout, because scripts read it at every exit.
+Usage errors end with exit 2; with `--json` in sight also they are one JSON object on stdout,
+because scripts read it at every exit. How options are declared is in `ui/options.py`, which
+is loaded only when there are any: a plain start goes straight to the prompt.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,6 +18,7 @@ from errors import AgentError, ConfigurationError
 from safe_text import clean, encodable, mask, masked, one_line
 
 if TYPE_CHECKING:
+    from config import Settings
     from core.turn import TurnReport
 
 VERSION = "0.1.0"
@@ -43,64 +44,6 @@ class Options:
 
 class UsageError(ConfigurationError):
     """The command line is wrong. Exit 2."""
-
-
-def parse(argv: Sequence[str], program: str) -> Options:
-    """Parse the command line. Raises UsageError; ends the program itself for --help and --version."""
-    return _parsed_by_typer(argv, program) if argv else Options()
-
-
-def _parsed_by_typer(argv: Sequence[str], program: str) -> Options:
-    from typing import Annotated
-
-    import typer
-
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    parsed: list[Options] = []
-
-    @app.command(help="Chat with an agent that keeps its promises while everything it depends on fails.")
-    def main(
-        prompt: Annotated[str | None, typer.Argument(help="One question; without it, chat.")] = None,
-        json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of text.")] = False,
-        model: Annotated[
-            str | None, typer.Option("--model", metavar="CHAIN", help="Models in order: provider:model,provider:model.")
-        ] = None,
-        offline: Annotated[bool, typer.Option("--offline", help="Use the embedded practice model.")] = False,
-        fault: Annotated[
-            list[str] | None,
-            typer.Option("--fault", metavar="SPEC", help="Inject a fault: TARGET:KIND[=ARG][@RATE][*COUNT][+AFTER]."),
-        ] = None,
-        seed: Annotated[int | None, typer.Option("--seed", help="Repeat faults, jitter and practice answers.")] = None,
-        approve: Annotated[
-            str, typer.Option("--approve", metavar="ask|auto|never", help="Who approves a doubtful write.")
-        ] = "ask",
-        trace: Annotated[str | None, typer.Option("--trace", metavar="ID", help="Print a trace and exit.")] = None,
-        verbose: Annotated[bool, typer.Option("--verbose", help="Show every attempt.")] = False,
-        version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    ) -> None:
-        if version:
-            print(f"unflappable {VERSION}")
-            raise typer.Exit
-        parsed.append(Options(prompt, json, model, offline, tuple(fault or ()), seed, approve, trace, verbose))
-
-    try:
-        code = typer.main.get_command(app).main(args=list(argv), prog_name=program, standalone_mode=False)
-    except Exception as error:  # typer vendors click's exceptions under a private name; all mean a wrong command line
-        words = error.format_message() if hasattr(error, "format_message") else str(error)
-        raise UsageError(one_line(words, 300), what_now=f"See {program} --help.") from None
-    if not parsed:
-        raise SystemExit(code if isinstance(code, int) else OK)
-    return _checked(parsed[0])
-
-
-def _checked(options: Options) -> Options:
-    if options.approve not in ("ask", "auto", "never"):
-        raise UsageError(f"--approve is {one_line(options.approve, 40)!r}; allowed is ask, auto or never")
-    if options.model is not None and options.offline:
-        raise UsageError("--offline and --model contradict each other", what_now="Give one of them.")
-    if options.model is not None and not options.model.strip():
-        raise UsageError("--model is empty", what_now="Give a chain like anthropic:claude-sonnet-5-5.")
-    return options
 
 
 def question_from(options: Options) -> str | None:
@@ -207,6 +150,36 @@ def error_lines(error: AgentError) -> str:
     """An error for a person: what happened, then what to do now."""
     what_now = f"\n{clean(mask(error.what_now))}" if error.what_now else ""
     return f"{clean(mask(error.message))}{what_now}"
+
+
+def need_alarms() -> None:
+    """Raise ConfigurationError where `agent.py` cannot work: its timeouts are alarms, which Windows lacks."""
+    if not hasattr(signal, "SIGALRM"):
+        raise ConfigurationError(
+            "agent.py needs SIGALRM, which this system does not have",
+            what_now="Use agent_async.py: the same agent, on every platform.",
+        )
+
+
+def print_trace(trace_id: str, settings: Settings, *, as_json: bool) -> NoReturn:
+    """Print one stored trace as a tree, or as JSON, and end the program.
+
+    Raises ConfigurationError when there is no such trace.
+    """
+    from stores.traces import TraceStore
+    from telemetry.trace_view import draw
+
+    trace = TraceStore(settings.state_dir).get(trace_id)
+    if trace is None:
+        raise UsageError(
+            f"there is no trace {one_line(trace_id, 60)!r} in {one_line(str(settings.state_dir))}",
+            what_now="Every answer of --json and every error names its trace_id.",
+        )
+    if as_json:
+        print_json(trace)
+    else:
+        print(draw(trace), flush=True)
+    leave(OK)
 
 
 def fail(error: AgentError, *, as_json: bool, code: int = USAGE) -> NoReturn:

@@ -13,16 +13,23 @@ It deliberately has no variables, comparisons, complex numbers, units or implici
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact
 from fractions import Fraction
+from typing import Any
 
+from errors import BadInput
+from faults import FaultPlan
+from flow import Flow, blocking
+from guard import Guards, injecting
 from toolbox.calculation.arithmetic import Arithmetic, Number
 from toolbox.calculation.limits import Budget, CalculatorError, fits, too_long
 from toolbox.calculation.names import OPERATIONS
 from toolbox.calculation.parser import Apply, Step, parse
 from toolbox.calculation.reals import Unsure
+from tools import CallContext, Tool, ToolOutput
 
-__all__ = ["CalculatorError", "evaluate", "render"]
+__all__ = ["CalculatorError", "calculator_tool", "evaluate", "render"]
 
 # A float has 17 digits, so sixty leave forty to lose; what needs more gets four hundred, once:
 # enough to see below the smallest float after losing seventy.
@@ -112,3 +119,39 @@ def _decimal_text(value: Decimal) -> str:
         return text.rstrip("0").rstrip(".") if "." in text else text
     mantissa, _, exponent = f"{value:e}".partition("e")
     return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{exponent}"
+
+
+# --- the tool -------------------------------------------------------------------------------------------
+
+
+def calculator_tool(guards: Guards, plan: FaultPlan) -> Tool:
+    """`calculator(expression)`: critical, since a wrong or invented number is worse than none."""
+    guard = guards("calculator")
+
+    def run(context: CallContext, given: Mapping[str, Any]) -> Flow[ToolOutput]:
+        def once(number: int) -> Flow[str]:
+            context.tried()
+            return injecting(blocking(lambda gate: _answer(given["expression"])), plan, guard.name)
+
+        limit_s = context.deadline.left_s(guard.now())
+        text = yield from guard.guarding(once, deadline=context.deadline, attempt_s=limit_s)
+        return ToolOutput(text)
+
+    schema = {
+        "type": "object",
+        "properties": {"expression": {"type": "string", "minLength": 1, "description": "e.g. (3 + 4) * sqrt(2)"}},
+        "required": ["expression"],
+        "additionalProperties": False,
+    }
+    description = (
+        "Work out an arithmetic expression exactly. Knows + - * / // % ** ( ), sqrt, round, min, max, log, sin, "
+        "factorial, gcd and the like, and pi, e, tau. Write multiplication with *."
+    )
+    return Tool("calculator", description, schema, run, critical=True)
+
+
+def _answer(expression: str) -> str:
+    try:
+        return render(evaluate(expression))
+    except CalculatorError as error:
+        raise BadInput(str(error)) from None

@@ -1,0 +1,81 @@
+"""Foreign text cannot move the cursor, forge a line or show a secret."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safe_text import MASK, clean, encodable, mask, masked, one_line, register_secret, shorten
+
+ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=60)
+
+
+@given(ANY_TEXT)
+@settings(max_examples=300, deadline=None)
+def test_cleaned_text_has_no_control_character_but_newline_and_tab(text: str) -> None:
+    for character in clean(text):
+        assert character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs")
+        assert character not in "\u202e\u2066\u200f"
+    clean(text).encode()
+
+
+@given(ANY_TEXT, st.integers(0, 60))
+@settings(max_examples=200, deadline=None)
+def test_cleaning_piece_by_piece_is_the_same_as_at_once(text: str, at: int) -> None:
+    assert clean(text[:at]) + clean(text[at:]) == clean(text)
+
+
+@given(ANY_TEXT)
+@settings(max_examples=200, deadline=None)
+def test_one_line_is_one_line(text: str) -> None:
+    assert len(one_line(text, 40)) <= 40
+    assert one_line(text).splitlines() in ([], [one_line(text)])
+
+
+def test_an_escape_sequence_is_visible_and_harmless() -> None:
+    assert clean("\x1b]52;c;aGk=\x07") == "␛]52;c;aGk=␇"
+    assert clean("a\r\nb\rc") == "a\nbc"
+    assert clean("\x9b2J") == "�2J"
+
+
+def test_ordinary_text_of_any_script_is_untouched() -> None:
+    text = "Grüße, 你好, שלום, 👩‍👩‍👧, e\u0301\n\ttab"
+    assert clean(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "key sk-ant-api03-AAAABBBBCCCCDDDD end",
+        "Authorization: Bearer abcdefgh12345678",
+        "AIzaSyA1234567890abcdefghijklmnop",
+        "tvly-abcdefgh1234",
+    ],
+)
+def test_things_shaped_like_keys_are_masked(text: str) -> None:
+    assert MASK in mask(text)
+    assert "AAAABBBB" not in mask(text)
+    assert "abcdefgh1234" not in mask(text)
+
+
+def test_registered_secrets_and_passwords_in_urls_are_masked_everywhere() -> None:
+    register_secret("hunter2hunter2")
+    register_secret("abc")  # too short to be told from words
+    assert mask("pw=hunter2hunter2;") == f"pw={MASK};"
+    assert mask("abc") == "abc"
+    assert mask("http://user:pass@proxy:8080/") == f"http://{MASK}@proxy:8080/"
+    assert masked({"a": ["hunter2hunter2", 1, None]}) == {"a": [MASK, 1, None]}
+
+
+def test_lone_surrogates_are_replaced_and_pairs_become_what_they_mean() -> None:
+    assert encodable("a\ud800b").encode()
+    assert encodable("\ud83d\ude00") == "😀"
+    assert encodable("plain") == "plain"
+
+
+def test_shortening_marks_the_cut() -> None:
+    assert shorten("abcdef", 4) == "abc…"
+    assert shorten("abc", 4) == "abc"

@@ -1,0 +1,73 @@
+"""The options of both programs, declared for typer.  (floor 6)
+
+Loaded only when there is something on the command line: typer and what it needs cost 0.2 s.
+What the options mean is in `--help` and in the README.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from cli import OK, VERSION, Options, UsageError
+from safe_text import one_line
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"unflappable {VERSION}")
+        raise typer.Exit
+
+
+def _options(
+    prompt: Annotated[str | None, typer.Argument(help="One question; without it, chat.", show_default=False)] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of text.")] = False,
+    model: Annotated[
+        str | None, typer.Option(metavar="CHAIN", help="Models in order: provider:model,provider:model.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use the embedded practice model.")] = False,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPEC", help="Inject a fault: TARGET:KIND[=ARGUMENT][@RATE][*COUNT][+AFTER]. Repeatable."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Repeat faults, jitter and practice answers exactly.")
+    ] = None,
+    approve: Annotated[
+        str, typer.Option(metavar="ask|auto|never", help="Who approves a write that outside text may have asked for.")
+    ] = "ask",
+    trace: Annotated[str | None, typer.Option(metavar="ID", help="Print a trace and exit.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show every attempt.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> Options:
+    """Chat with an agent that keeps its promises while everything it depends on fails."""
+    return Options(prompt, json, model, offline, tuple(fault or ()), seed, approve, trace, verbose)
+
+
+def parse(argv: Sequence[str], program: str) -> Options:
+    """Parse the command line. Raises UsageError; ends the program itself after --help and --version."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(_options)
+    try:
+        result = typer.main.get_command(app).main(args=list(argv), prog_name=program, standalone_mode=False)
+    except TyperException as error:
+        words = error.format_message() if hasattr(error, "format_message") else str(error)
+        raise UsageError(one_line(words, 300), what_now=f"See {program} --help.") from None
+    if not isinstance(result, Options):
+        raise SystemExit(OK)
+    return _checked(result)
+
+
+def _checked(options: Options) -> Options:
+    if options.approve not in ("ask", "auto", "never"):
+        raise UsageError(f"--approve is {one_line(options.approve, 40)!r}; allowed is ask, auto or never")
+    if options.model is not None and options.offline:
+        raise UsageError("--offline and --model contradict each other", what_now="Give one of them.")
+    if options.model is not None and not options.model.strip():
+        raise UsageError("--model is empty", what_now="Give a chain like anthropic:claude-sonnet-5-5.")
+    return options

@@ -1,0 +1,350 @@
+"""Puts the agent together: the only file that knows every room below it.  (floor 5)
+
+Settings go in, an agent that can be asked comes out: `AsyncAgent` or `BlockingAgent`. Both
+hold the same parts and run the same flows; they differ in their door and in the performers
+that touch the world. The program hands in the two things only it has: who is asked for
+approvals, and who listens (the screen).
+
+To add a tool: write a plain function with `@tool(...)` in a file under `toolbox/` and put it
+into `USER_TOOLS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from circuit_breaker import BreakerPolicy
+from config import Settings
+from core.conversation import Checkpoint, Conversation
+from core.turn import AskModel, Rules, Turn, TurnReport, answering, closing
+from disk import Disk
+from doors.aio import AsyncDoor
+from doors.blocking import BlockingDoor, Stopped
+from errors import ConfigurationError
+from events import AttemptStarted, FaultsChanged, Listener, Stamped
+from faults import FaultPlan, parse_fault
+from fetch import FetchAsync, FetchBlocking
+from flow import Effect, Fetch, Flow, RunTools, emit
+from guard import Guards
+from messages import NO_USAGE, Reply, Usage
+from models.chain import PRACTICE, Converse, Link, asking, parse_chain
+from models.claude import ClaudeAsync, ClaudeBlocking
+from oversight.approvals import Answer as Approval
+from oversight.approvals import ApproveMode, AskHuman
+from rate_limiter import LimiterPolicy
+from retry import RetryPolicy
+from stores.traces import TraceStore
+from telemetry.logs import LogListener
+from telemetry.traces import Tracer
+from toolbox.cache import LastGood
+from toolbox.calculator import calculator_tool
+from toolbox.notes import find_notes_tool, save_note_tool
+from toolbox.search import search_tool
+from toolbox.weather import weather_tool
+from tools import Prepared, Tool, Toolbox, UserTool, executing_all
+
+USER_TOOLS: Sequence[UserTool] = ()
+"""Your own tools: plain functions made with `@tool`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a question came to, with what is needed to look it up again."""
+
+    report: TurnReport
+    trace_id: str
+    session_id: str
+    model_attempts: int
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a session used so far. Unknown stays unknown."""
+
+    questions: int = 0
+    usage: Usage = NO_USAGE
+    cost_usd: float | None = 0.0
+
+    def add(self, report: TurnReport) -> None:
+        """Count one question; one that got no answer from any model adds nothing."""
+        self.questions += 1
+        if report.model is None:
+            return
+        self.usage = self.usage.plus(report.usage)
+        unknown = self.cost_usd is None or report.cost_usd is None
+        self.cost_usd = None if unknown else (self.cost_usd or 0.0) + (report.cost_usd or 0.0)
+
+
+class Agent:
+    """The parts that both agents share.
+
+    Args:
+        settings: as read by `config`.
+        offline: use the practice model, whatever the chain says.
+        fault_specs: faults that are on from the start.
+        seed: repeats faults, jitter and practice answers; None draws one.
+        approve: who approves doubtful writes.
+        listeners: told every event.
+
+    Raises ConfigurationError for a chain or a fault that makes no sense, or a chain without a usable link.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        offline: bool = False,
+        fault_specs: Sequence[str] = (),
+        seed: int | None = None,
+        approve: ApproveMode = "ask",
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self.settings, self.approve, self.offline = settings, approve, offline
+        self.links = (PRACTICE,) if offline else usable_links(settings)
+        self.seed = seed if seed is not None else secrets.randbits(32)
+        self.plan = FaultPlan((), self.seed)
+        self.guards = _guards(settings, self.seed)
+        self.toolbox = Toolbox(self._tools())
+        self.known_fault_targets = self._fault_targets()
+        self.plan.replace([parse_fault(spec, self.known_fault_targets) for spec in fault_specs])
+        self.traces = TraceStore(settings.state_dir)
+        self.totals = Totals()
+        self.last_trace_id: str | None = None
+        self._model_attempts = 0
+        self.listeners = [
+            *listeners,
+            Tracer(lambda trace: self.traces.save(trace.to_json())),
+            LogListener(),
+            self._count,
+        ]
+        self.rules = Rules(
+            self.toolbox,
+            time.monotonic,
+            total_s=settings.total_timeout_s,
+            tool_s=settings.tool_timeout_s,
+            max_tokens=settings.max_tokens,
+        )
+        self.new_session()
+
+    def new_session(self) -> None:
+        """Forget the conversation and start another one."""
+        self.session_id = secrets.token_hex(8)
+        self.conversation = Conversation(self.session_id)
+        self.totals = Totals()
+
+    # --- what both doors run
+
+    def _flows(self) -> dict[type[Effect], Callable[[Any], Flow[Any]]]:
+        return {AskModel: self._asking, RunTools: self._running}
+
+    def _asking(self, effect: AskModel) -> Flow[Reply]:
+        return asking(
+            effect.request,
+            self.links,
+            self.guards,
+            deadline=effect.deadline,
+            now=time.monotonic,
+            llm_timeout_s=self.settings.llm_timeout_s,
+        )
+
+    def _running(self, effect: RunTools) -> Flow[Any]:
+        calls: Sequence[Prepared] = effect.calls
+        return executing_all(calls, self._turn.deadline, self.settings.tool_timeout_s, time.monotonic)
+
+    def _begin(self, question: str) -> dict[str, str | int]:
+        self._model_attempts = 0
+        self._turn = Turn.begin(self.conversation, question, self.approve, self.rules)
+        self.last_trace_id = secrets.token_hex(16)
+        return {"turn": self.last_trace_id, "session": self.session_id, "user": self.settings.user}
+
+    def _end(self, report: TurnReport, scope: Mapping[str, str | int]) -> Answer:
+        self.totals.add(report)
+        return Answer(report, str(scope["turn"]), self.session_id, self._model_attempts)
+
+    def _count(self, stamped: Stamped) -> None:
+        event = stamped.event
+        if isinstance(event, AttemptStarted) and event.dependency.startswith("model."):
+            self._model_attempts += 1
+
+    def _announcing_faults(self) -> Flow[None]:
+        if self.plan.specs:
+            yield from emit(FaultsChanged(tuple(str(spec) for spec in self.plan.specs)))
+
+    # --- the parts
+
+    def _tools(self) -> list[Tool]:
+        settings, guards, plan = self.settings, self.guards, self.plan
+        disk = Disk(plan)
+        return [
+            calculator_tool(guards, plan),
+            save_note_tool(settings.notes_dir, disk, guards, plan),
+            find_notes_tool(settings.notes_dir, disk, guards, plan),
+            weather_tool(
+                settings.open_meteo_geocoding_url,
+                settings.open_meteo_forecast_url,
+                guards,
+                plan,
+                LastGood(),
+                time.monotonic,
+            ),
+            search_tool(_search_providers(settings), guards, plan, LastGood(), time.monotonic),
+            *(one.bind(guards, plan) for one in USER_TOOLS),
+        ]
+
+    def _fault_targets(self) -> list[str]:
+        providers = ["get_weather.open_meteo", "web_search.tavily", "web_search.brave", "web_search.searxng"]
+        return [*(one.name for one in self.toolbox), *providers, "web_search.wikipedia"]
+
+    def _claude(self) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "base_url": settings.anthropic_base_url,
+            "seed": self.seed,
+            "belt_s": settings.total_timeout_s + 5.0,
+        }
+
+
+class AsyncAgent(Agent):
+    """The agent on asyncio. One question at a time."""
+
+    def __init__(self, settings: Settings, ask_human: Callable[..., Any] | None = None, **parts: Any) -> None:
+        super().__init__(settings, **parts)
+        self._models = ClaudeAsync(settings.anthropic_api_key, self.plan, **self._claude())
+        performers: dict[type[Effect], Callable[..., Any]] = {
+            Converse: self._models,
+            Fetch: FetchAsync(_services(settings)),
+            AskHuman: ask_human or _nobody_async,
+            Checkpoint: _keep_async,
+        }
+        self.door = AsyncDoor(performers, self._flows(), self.listeners)
+        self._task: asyncio.Task[TurnReport] | None = None
+
+    async def ask(self, question: str) -> Answer:
+        """Answer one question. Failures are in the report; after `stop()` its status is "cancelled"."""
+        scope = self._begin(question)
+        flow = answering(self._turn, self.conversation, self.rules)
+        self._task = asyncio.create_task(self.door.run(flow, scope))
+        try:
+            report = await self._task
+        except asyncio.CancelledError:
+            report = await asyncio.shield(self.door.run(closing(self._turn, self.conversation, self.rules), scope))
+            if _cancelled_from_outside():
+                raise
+        finally:
+            self._task = None
+        return self._end(report, scope)
+
+    def stop(self) -> None:
+        """Stop the running question; `ask` returns soon, with what was kept."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def announce_faults(self) -> None:
+        """Tell the listeners which faults are on, if any."""
+        await self.door.run(self._announcing_faults())
+
+    async def aclose(self) -> None:
+        """Close connections and write what is left of the traces."""
+        await self._models.aclose()
+        self.traces.close(1.0)
+
+
+class BlockingAgent(Agent):
+    """The agent without asyncio: main thread and Unix only."""
+
+    def __init__(self, settings: Settings, ask_human: Callable[..., Any] | None = None, **parts: Any) -> None:
+        super().__init__(settings, **parts)
+        self._models = ClaudeBlocking(settings.anthropic_api_key, self.plan, **self._claude())
+        performers: dict[type[Effect], Callable[..., Any]] = {
+            Converse: self._models,
+            Fetch: FetchBlocking(_services(settings)),
+            AskHuman: ask_human or (lambda effect, branch: Approval.NOBODY),
+            Checkpoint: lambda effect, branch: None,
+        }
+        self.door = BlockingDoor(performers, self._flows(), self.listeners)
+
+    def ask(self, question: str) -> Answer:
+        """Answer one question. Failures are in the report; after `stop()` its status is "cancelled"."""
+        scope = self._begin(question)
+        try:
+            report = self.door.run(answering(self._turn, self.conversation, self.rules), scope)
+        except Stopped:
+            report = self.door.run(closing(self._turn, self.conversation, self.rules), scope)
+        return self._end(report, scope)
+
+    def stop(self, signum: int) -> None:
+        """Stop the running question. For signal handlers."""
+        self.door.stop(signum)
+
+    def announce_faults(self) -> None:
+        """Tell the listeners which faults are on."""
+        self.door.run(self._announcing_faults())
+
+    def close(self) -> None:
+        """Close connections and write what is left of the traces."""
+        self._models.close()
+        self.traces.close(1.0)
+
+
+def _cancelled_from_outside() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _nobody_async(effect: AskHuman, branch: Any) -> Approval:
+    return Approval.NOBODY
+
+
+async def _keep_async(effect: Checkpoint, branch: Any) -> None:
+    return None
+
+
+def usable_links(settings: Settings) -> tuple[Link, ...]:
+    """The links of the chain that have what they need. Raises ConfigurationError when none is left."""
+    links = parse_chain(settings.model_chain)
+    usable = tuple(link for link in links if link.provider != "anthropic" or settings.anthropic_api_key)
+    if not usable:
+        raise ConfigurationError(
+            "no model can be asked: ANTHROPIC_API_KEY is not set",
+            what_now="Set ANTHROPIC_API_KEY (a .env file will do), or add --offline to use the practice model.",
+        )
+    return usable
+
+
+def _services(settings: Settings) -> list[str]:
+    """The URLs of everything a tool may fetch from: nothing else is ever asked."""
+    urls = [
+        settings.open_meteo_geocoding_url,
+        settings.open_meteo_forecast_url,
+        settings.tavily_base_url,
+        settings.brave_base_url,
+        settings.wikipedia_url,
+    ]
+    return [*urls, settings.searxng_url] if settings.searxng_url else urls
+
+
+def _guards(settings: Settings, seed: int) -> Guards:
+    policy = BreakerPolicy(
+        failure_threshold=settings.breaker_failure_threshold,
+        open_s=settings.breaker_recovery_timeout_s,
+        success_threshold=settings.breaker_success_threshold,
+    )
+    own = {
+        one.dependency: BreakerPolicy(one.failures, one.open_s, settings.breaker_success_threshold)
+        for one in settings.breakers
+    }
+    limit = LimiterPolicy(per_minute=settings.rate_limit_per_minute, burst=settings.rate_limit_burst)
+    return Guards(
+        now=time.monotonic,
+        draws=lambda name: random.Random(f"{seed}:{name}").random,
+        retry=RetryPolicy(settings.max_retries, settings.retry_base_delay_s, settings.retry_max_delay_s),
+        breaker=policy,
+        breakers=own,
+        limiters={"model": limit},
+    )
