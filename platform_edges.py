@@ -1,19 +1,33 @@
-"""Keeps what was saved safe, and hides where operating systems differ.  (floor 4)
+"""Hides where operating systems differ: signals, looking names up, the calls behind saving.  (floor 4)
 
-Three edges: signals on an event loop, looking names up without blocking a timeout, and the
-disk (`Disk`).
+Signals on an event loop, host names that cannot hold up a timeout, and `Files`: the few system
+calls that saving needs, with what Windows or a network file system lacks. What this does not do:
+decide in which order files are saved. That is `disk.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
+import os
 import signal
 import socket
+import stat
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import FrameType
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows: there an open file cannot be removed, which tells the same
+    fcntl = None  # type: ignore[assignment]
 
 RESOLVERS_MAX = 16
 """Name look-ups under way at most; a hung name server must not fill the process with threads."""
@@ -36,7 +50,8 @@ def resolve_aside(host: str, port: int) -> list[str]:
     under_way = sum(thread.name == _RESOLVER for thread in threading.enumerate())
     if under_way >= RESOLVERS_MAX:
         raise socket.gaierror(socket.EAI_AGAIN, f"{under_way} name look-ups are stuck already")
-    answered = threading.Event()
+    answered = threading.Lock()  # not an Event: a bare lock is the one wait that an alarm may interrupt anywhere
+    answered.acquire()
     found: list[str] = []
     failed: list[BaseException] = []
 
@@ -49,10 +64,10 @@ def resolve_aside(host: str, port: int) -> list[str]:
         except UnicodeError:  # a label that is empty or too long for the IDNA encoding
             failed.append(socket.gaierror(socket.EAI_NONAME, "not a host name"))
         finally:
-            answered.set()
+            answered.release()
 
     threading.Thread(target=look_up, name=_RESOLVER, daemon=True).start()
-    answered.wait()
+    answered.acquire()
     if failed:
         raise failed[0]
     if not found:
@@ -106,3 +121,159 @@ def _passing_on(
         loop.call_soon_threadsafe(handler)
 
     return handle
+
+
+# --- the calls behind saving ------------------------------------------------------------------------------
+
+LOCKLESS_AGE_S_MAX = 3600.0
+"""Where files cannot be locked, one this old is nobody's: no save takes an hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFound:
+    """One regular file in a folder: its size in bytes, its time in nanoseconds since the epoch."""
+
+    path: Path
+    size: int
+    modified_ns: int
+
+
+def _flock(handle: int) -> None:
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class Files:
+    """System calls on files, none of which follows a link or waits for a pipe. All raise OSError.
+
+    Args:
+        system: the `os` module, or something that lacks or breaks a part of it.
+        lock: locks an open file or raises BlockingIOError; None where files cannot be locked.
+    """
+
+    def __init__(self, system: Any = os, lock: Callable[[int], None] | None = _flock if fcntl else None) -> None:
+        self._os, self._lock = system, lock
+        self._plain = getattr(system, "O_CLOEXEC", 0) | getattr(system, "O_BINARY", 0)
+        self._careful = self._plain | getattr(system, "O_NOFOLLOW", 0) | getattr(system, "O_NONBLOCK", 0)
+
+    @contextmanager
+    def new(self, path: Path) -> Iterator[int]:
+        """A new file (0600 whatever the umask), locked while it is open. Close errors are raised."""
+        flags = self._os.O_WRONLY | self._os.O_CREAT | self._os.O_EXCL | self._careful
+        with self._closing(self._os.open(path, flags, 0o600)) as handle:
+            if self._lock is not None:
+                with suppress(OSError):  # this file system has no locks: `is_abandoned` goes by age
+                    self._lock(handle)
+            if hasattr(self._os, "fchmod"):
+                self._os.fchmod(handle, 0o600)
+            yield handle
+
+    def write(self, handle: int, data: bytes) -> None:
+        """Write all of it: one call may take only a part."""
+        rest = memoryview(data)
+        while rest:
+            written = self._os.write(handle, rest)
+            if written <= 0:
+                raise OSError(errno.EIO, "nothing was written")
+            rest = rest[written:]
+
+    def read(self, path: Path, bytes_max: int) -> bytes:
+        """The first `bytes_max` bytes of a regular file; OSError for a link, a pipe, a folder, a device."""
+        if not stat.S_ISREG(self._os.lstat(path).st_mode):  # for systems without O_NOFOLLOW
+            raise OSError(errno.ELOOP, "not a regular file", str(path))
+        with self._closing(self._os.open(path, self._os.O_RDONLY | self._careful)) as handle:
+            if not stat.S_ISREG(self._os.fstat(handle).st_mode):  # it was replaced meanwhile
+                raise OSError(errno.ELOOP, "not a regular file", str(path))
+            parts: list[bytes] = []
+            while bytes_max > 0 and (part := self._os.read(handle, min(bytes_max, 1 << 20))):
+                parts.append(part)
+                bytes_max -= len(part)
+            return b"".join(parts)
+
+    def fsync(self, handle: int) -> None:
+        """Everything written to this open file is durable."""
+        self._os.fsync(handle)
+
+    def fsync_path(self, path: Path) -> None:
+        """A file or folder that is there is durable."""
+        if hasattr(self._os, "O_DIRECTORY"):
+            with self._closing(self._os.open(path, self._os.O_RDONLY | self._plain)) as handle:
+                self.fsync_folder(handle)
+
+    @contextmanager
+    def folder(self, path: Path) -> Iterator[int | None]:
+        """An open folder for `fsync_folder`; None on Windows, which cannot open one and need not."""
+        directory = getattr(self._os, "O_DIRECTORY", None)
+        if directory is None:
+            yield None
+            return
+        with self._closing(self._os.open(path, self._os.O_RDONLY | directory | self._plain)) as handle:
+            yield handle
+
+    def fsync_folder(self, handle: int | None) -> None:
+        """The names in this open folder are durable."""
+        if handle is None:
+            return
+        try:
+            self._os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no such thing
+                raise
+
+    def make_folder(self, path: Path) -> None:
+        """A new folder, 0700 whatever the umask, durable; gone again where that fails."""
+        self._os.mkdir(path, 0o700)
+        try:
+            self._os.chmod(path, 0o700)
+            self.fsync_path(path.parent)
+        except OSError:
+            self._os.rmdir(path)
+            raise
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Give a file its final name, in one step."""
+        self._os.rename(old, new)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or a link."""
+        self._os.unlink(path)
+
+    def mode(self, path: Path, *, follow: bool = False) -> int:
+        """What is at this path (`st_mode`); 0 when nothing is."""
+        try:
+            return int((self._os.stat if follow else self._os.lstat)(path).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
+
+    def list(self, folder: Path) -> Iterator[FileFound]:
+        """The regular files of a folder; a missing folder has none."""
+        try:
+            entries = self._os.scandir(folder)
+        except FileNotFoundError:
+            return
+        with entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    about = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(about.st_mode):
+                        yield FileFound(folder / entry.name, about.st_size, about.st_mtime_ns)
+
+    def is_abandoned(self, path: Path) -> bool:
+        """Whether no living writer has this file open (see `new`)."""
+        if self._lock is None:
+            return True
+        with self._closing(self._os.open(path, self._os.O_RDONLY | self._careful)) as handle:
+            try:
+                self._lock(handle)
+            except BlockingIOError:
+                return False
+            except OSError:
+                return time.time() - float(self._os.fstat(handle).st_mtime) > LOCKLESS_AGE_S_MAX
+            return True
+
+    @contextmanager
+    def _closing(self, handle: int) -> Iterator[int]:
+        try:
+            yield handle
+        finally:
+            with suppress(InterruptedError):  # the descriptor is gone all the same
+                self._os.close(handle)
