@@ -130,7 +130,7 @@ class TraceFile:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA journal_size_limit = 4194304")  # SQLite's checkpoint size, 1,000 pages
-        except BaseException:
+        except BaseException:  # whatever it is, it goes on; only the handle must not leak
             connection.close()
             raise
         self._connection = connection
@@ -179,7 +179,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # whatever it is, it goes on; only the lock must not stay
         if connection.in_transaction:  # a full disk has rolled back already
             connection.execute("ROLLBACK")
         raise

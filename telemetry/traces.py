@@ -176,21 +176,18 @@ class _Recording:
     # --- tool calls --------------------------------------------------------------------------------------
 
     def _tool_started(self, at: Stamped, event: e.ToolCallStarted) -> None:
-        self._call(event.call, at)
+        found = self._calls.get(event.call.id)
+        if found is None or found.ended:  # ended: another call under an id that was used before
+            found = self._open_call(event.call, at)
+        found.attributes |= a.of_call(event.call)
 
     def _tool_ended(self, at: Stamped, event: e.ToolCallEnded) -> None:
         result = event.result
-        span = self._call(result.call, at)  # one that was denied or invalid never began
+        span = self._calls.get(result.call.id) or self._open_call(result.call, at)
         self._cut_attempts(at, call=result.call.id)
-        span.end(at.monotonic_s, result.status)
+        over_s = span.end_s if span.ended else None  # told again by a turn that is being closed
+        span.end(at.monotonic_s if over_s is None else over_s, result.status)
         span.attributes |= a.of_result(result)
-
-    def _call(self, call: ToolUse, at: Stamped) -> Span:
-        found = self._calls.get(call.id)
-        if found is None or found.ended:
-            return self._open_call(call, at)
-        found.attributes |= a.of_call(call)
-        return found
 
     def _open_call(self, call: ToolUse, at: Stamped) -> Span:
         attributes = a.of_call(call)

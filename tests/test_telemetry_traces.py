@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import events as e
+from bulkhead import Bulkhead
+from circuit_breaker import BreakerPolicy, CircuitBreaker
+from deadline import NEVER
+from doors.virtual import VirtualDoor
+from errors import AgentError
 from events import Event, Stamped
+from flow import Flow, emit, pause, within
+from guard import Guard
 from messages import CallResult, ToolUse, Usage
+from retry import RetryPolicy, RetryQuota
 from safe_text import MASK
 from telemetry.spans import ENTRIES_MAX, TEXT_CHARS_MAX, Span, Trace
 from telemetry.traces import TRACES_KEPT_MAX, Tracer
@@ -245,6 +254,20 @@ def test_a_result_told_only_while_closing_a_cancelled_turn_ends_the_same_span() 
     assert names(trace["root"]["children"][0]) == ["turn_cancelled"]
 
 
+def test_a_result_told_twice_is_one_call_and_one_id_used_twice_is_two() -> None:
+    """A cancelled turn tells the results of its open batch again; some models use an id twice."""
+    story = Story()
+    story.start()
+    call = ToolUse("c1", "calculator", {})
+    for number in (1, 2):
+        story.tell(e.RoundStarted(number))
+        story.tell(e.ToolCallStarted(call), call="c1")
+        story.tell(e.ToolCallEnded(CallResult(call, "ok", "345")), call="c1")
+    story.tell(e.ToolCallEnded(CallResult(call, "ok", "345")), call="c1")
+    calls = [span for span in spans(story.end("cancelled")) if span["kind"] == "tool_call"]
+    assert [(span["status"], span["duration_ms"]) for span in calls] == [("ok", 1.0), ("ok", 1.0)]
+
+
 def test_what_is_learned_after_the_turn_is_added_and_told_again() -> None:
     story = Story()
     story.start()
@@ -351,6 +374,49 @@ def test_numbers_json_cannot_say_become_words() -> None:
     story = Story()
     story.tell(e.TurnStarted("q", float("inf")))
     assert json.dumps(story.end(), allow_nan=False)
+
+
+def test_real_guards_tell_a_story_that_fits_the_tree() -> None:
+    """Through a real door and a real guard: each transition stands with the attempt that caused it."""
+    story = Story()
+    door = VirtualDoor(listeners=[story.tracer])
+    guard = Guard(
+        name=MODEL,
+        breaker=CircuitBreaker(MODEL, BreakerPolicy(failure_threshold=2, open_s=5.0), now=door.now),
+        bulkhead=Bulkhead(MODEL, 1),
+        retry=RetryPolicy(retries=1),
+        quota=RetryQuota(now=door.now),
+        now=door.now,
+        draw=lambda: 1.0,
+    )
+
+    def trying(number: int) -> Flow[int]:
+        yield from emit(e.FaultInjected("model", "server_error", ""))
+        raise AgentError("server error (500)", reason="server_error")
+
+    def failing() -> Flow[None]:
+        with suppress(AgentError):
+            yield from guard.guarding(trying, deadline=NEVER, attempt_s=10.0)
+
+    def turn() -> Flow[None]:
+        yield from emit(e.TurnStarted("q", 120.0))
+        yield from emit(e.RoundStarted(1))
+        yield from within({"round": 1}, failing())  # two attempts; the second opens the circuit
+        yield from within({"round": 1}, failing())  # refused
+        yield from pause(5.0)
+        yield from within({"round": 1}, failing())  # a probe, which fails
+        yield from emit(e.TurnEnded("failed", "", None, Usage(), None))
+
+    door.run(turn(), {"turn": "t1"})
+    trace = story.told[-1]
+    (first,) = (span for span in spans(trace) if span["kind"] == "round")
+    assert [(span["status"], names(span)) for span in first["children"]] == [
+        ("server_error", ["fault_injected", "retry_scheduled"]),
+        ("server_error", ["fault_injected", "circuit_opened"]),
+        ("server_error", ["fault_injected", "circuit_opened", "retry_refused"]),
+    ]
+    assert names(first) == ["call_rejected", "circuit_half_opened"]
+    assert trace["faults"] == 3
 
 
 _DEPENDENCIES = st.sampled_from(["", "model.practice", "get_weather.open_meteo"])
