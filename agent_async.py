@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import cli
 from config import environment_with_dotenv, read_settings
 from errors import AgentError
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the program; ends it with its exit code."""
     as_json = "--json" in sys.argv[1:]
     try:
@@ -34,12 +33,13 @@ def main() -> NoReturn:
     except AgentError as error:
         cli.fail(error, as_json=as_json)
     if question is None:
-        from ui.chat import run_async as chat
+        from ui import chat
 
-        chat(options, settings)
-    from ui.one_shot import run_async
+        chat.run_async(options, settings)
+    else:
+        from ui import one_shot
 
-    run_async(options, settings, question)
+        one_shot.run_async(options, settings, question)
 
 
 if __name__ == "__main__":

@@ -45,12 +45,17 @@ from telemetry.traces import Tracer
 from toolbox.cache import LastGood
 from toolbox.calculator import calculator_tool
 from toolbox.notes import find_notes_tool, save_note_tool
-from toolbox.search import search_tool
+from toolbox.search import brave, search_tool, searxng, tavily, wikipedia
 from toolbox.weather import weather_tool
 from tools import Prepared, Tool, Toolbox, UserTool, executing_all
 
 USER_TOOLS: Sequence[UserTool] = ()
 """Your own tools: plain functions made with `@tool`."""
+
+
+def preload() -> None:
+    """Import what is slow (the SDK: 2 s), so that the first question does not wait for it on the loop."""
+    import anthropic  # noqa: F401
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +320,18 @@ def usable_links(settings: Settings) -> tuple[Link, ...]:
             what_now="Set ANTHROPIC_API_KEY (a .env file will do), or add --offline to use the practice model.",
         )
     return usable
+
+
+def _search_providers(settings: Settings) -> list[Any]:
+    """The search providers that have what they need, in the order they are asked."""
+    providers = []
+    if settings.tavily_api_key:
+        providers.append(tavily(settings.tavily_base_url, settings.tavily_api_key))
+    if settings.brave_api_key:
+        providers.append(brave(settings.brave_base_url, settings.brave_api_key))
+    if settings.searxng_url:
+        providers.append(searxng(settings.searxng_url))
+    return [*providers, wikipedia(settings.wikipedia_url)]
 
 
 def _services(settings: Settings) -> list[str]:

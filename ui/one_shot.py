@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ import cli
 from cli import Options
 from errors import AgentError
 from platform_edges import install_signals
+from safe_text import one_line
 from telemetry.logs import configure_logging
 from ui.approval import approving_async, approving_blocking
 from ui.screen import OutputClosed, Screen
@@ -71,17 +73,28 @@ def _run(options: Options, answering: Callable[[Screen], tuple[Answer, int | Non
     try:
         with signals_to(interrupt):
             _configure_logging(options, settings)
+            _preload()
             answer, signum = answering(screen)
             code = cli.EXIT_OF_STATUS[answer.report.status] if signum is None else 128 + signum
             if options.json:
                 cli.print_json(_json_of(answer))
+    except (OutputClosed, BrokenPipeError):
+        code = cli.CLOSED_STDOUT
     except Interrupted as end:
         _end_early(options, end.signum)
     except AgentError as error:
         cli.fail(error, as_json=options.json)
-    except (OutputClosed, BrokenPipeError):
-        code = cli.CLOSED_STDOUT
+    except Exception as error:  # the last boundary: no traceback reaches a person
+        logging.getLogger("unflappable").critical("internal error", exc_info=error)
+        internal = AgentError(f"a mistake in this program: {type(error).__name__}: {one_line(str(error))}")
+        cli.fail(internal, as_json=options.json, code=cli.FAILED)
     cli.leave(code)
+
+
+def _preload() -> None:
+    from wiring import preload
+
+    preload()
 
 
 def _configure_logging(options: Options, settings: Settings) -> None:
