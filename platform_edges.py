@@ -159,13 +159,18 @@ class Files:
     def new(self, path: Path) -> Iterator[int]:
         """A new file (0600 whatever the umask), locked while it is open. Close errors are raised."""
         flags = self._os.O_WRONLY | self._os.O_CREAT | self._os.O_EXCL | self._careful
-        with self._closing(self._os.open(path, flags, 0o600)) as handle:
+        handle = self._os.open(path, flags, 0o600)
+        try:
             if self._lock is not None:
                 with suppress(OSError):  # this file system has no locks: `is_abandoned` goes by age
                     self._lock(handle)
             if hasattr(self._os, "fchmod"):
-                self._os.fchmod(handle, 0o600)
+                with suppress(PermissionError):  # some file systems have no modes
+                    self._os.fchmod(handle, 0o600)
             yield handle
+        finally:
+            with suppress(InterruptedError):  # the descriptor is gone all the same
+                self._os.close(handle)
 
     def write(self, handle: int, data: bytes) -> None:
         """Write all of it: one call may take only a part."""
@@ -223,7 +228,8 @@ class Files:
         """A new folder, 0700 whatever the umask, durable; gone again where that fails."""
         self._os.mkdir(path, 0o700)
         try:
-            self._os.chmod(path, 0o700)
+            with suppress(PermissionError):  # as above
+                self._os.chmod(path, 0o700)
             self.fsync_path(path.parent)
         except OSError:
             self._os.rmdir(path)
@@ -275,5 +281,5 @@ class Files:
         try:
             yield handle
         finally:
-            with suppress(InterruptedError):  # the descriptor is gone all the same
+            with suppress(OSError):  # nothing was written through it, and the descriptor is gone all the same
                 self._os.close(handle)

@@ -1,0 +1,222 @@
+"""Saves notes so that none is lost, doubled or torn, and finds them again.  (floor 4)
+
+One note is one file, named by its content (`note_file.py`), so saving twice is harmless, and no
+path ever comes from the model. What this does not do: change or remove notes; they are ordinary
+files of the user, and one that the user changed is left as it is.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from disk import Disk, Saved
+from errors import BadInput
+from faults import FaultPlan
+from flow import Flow
+from guard import Guards, injecting
+from safe_text import one_line
+from toolbox.boundary import drawn, within_boundary
+from toolbox.note_file import HEADER_BYTES_MAX, SUFFIX, Note, decode, encode, encoded, short_name
+from tools import CallContext, Tool, ToolOutput
+
+NOTE_BYTES_MAX = 256 * 1024
+TITLE_CHARS_MAX = 500
+
+FOUND_MAX = 10
+FOUND_CHARS_MAX = 14_000
+"""Of note text in one answer; with its headings this stays below the 16 KiB of a tool output."""
+
+SEARCHED_MAX = 5_000
+SEARCHED_BYTES_MAX = 32 << 20
+"""One search reads at most this much, newest first: about a second."""
+
+
+# --- save_note ---------------------------------------------------------------------------------------------
+
+
+def save_note_tool(folder: Path, disk: Disk, guards: Guards, plan: FaultPlan) -> Tool:
+    """The tool `save_note(content, title?)`: critical, writes.
+
+    Args:
+        folder: where notes are kept; made when it is missing.
+        disk: what saves them durably.
+        guards, plan: under the name `save_note`.
+    """
+
+    def run(context: CallContext, given: Mapping[str, Any]) -> Flow[ToolOutput]:
+        note = _note_from(given, untrusted=context.tainted)
+        guard = guards("save_note")
+
+        def once(number: int) -> Flow[Saved]:
+            context.tried()
+            writing = disk.writing(folder, note.file_name, encode(note), context.fresh_gate(), note.is_in)
+            return injecting(writing, plan, "save_note")
+
+        # Safe to repeat: the name is the content's, and each try has a gate of its own.
+        saved = yield from guard.guarding(
+            once, deadline=context.deadline, attempt_s=context.deadline.left_s(guard.now())
+        )
+        if saved is Saved.ALREADY:
+            return ToolOutput(f"{_called(note)} was saved already, as {short_name(note.file_name)}.")
+        return ToolOutput(f"Saved {_called(note)} as {short_name(note.file_name)}.", wrote=True)
+
+    def look(given: Mapping[str, Any]) -> Flow[bool]:
+        note = _note_from(given, untrusted=False)
+        path = folder / note.file_name
+        return (yield from disk.reading(lambda: disk.is_durable(path, note.is_in), f"look into {folder.name}"))
+
+    return Tool(
+        "save_note",
+        "Save a note for the user. It is durable when this answers. The content is kept exactly as given.",
+        {
+            "type": "object",
+            "properties": {
+                "content": {"type": "string", "minLength": 1, "description": "The note, at most 256 KiB."},
+                "title": {
+                    "type": ["string", "null"],
+                    "maxLength": TITLE_CHARS_MAX,
+                    "description": "Its title, where the user gave or wants one.",
+                },
+            },
+            "required": ["content"],
+            "additionalProperties": False,
+        },
+        run,
+        critical=True,
+        writes=True,
+        look=look,
+    )
+
+
+def _note_from(given: Mapping[str, Any], *, untrusted: bool) -> Note:
+    note = Note(given["content"], given.get("title") or None, untrusted)
+    size = len(encoded(note.content))
+    if not note.content:
+        raise BadInput("the note is empty", what_now="Give its content.")
+    if size > NOTE_BYTES_MAX:
+        raise BadInput(f"the note has {size:,} bytes", what_now=f"Use at most {NOTE_BYTES_MAX:,}: split it.")
+    return note
+
+
+def _called(note: Note) -> str:
+    return "note" if note.title is None else f'note "{one_line(note.title, 80)}"'
+
+
+# --- find_notes --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one search came to."""
+
+    notes: list[tuple[str, int, Note]]  # file name, time in nanoseconds, note
+    searched: int = 0
+    matched: int = 0
+    unreadable: int = 0
+    left_out: int = 0
+
+
+def find_notes_tool(
+    folder: Path, disk: Disk, guards: Guards, plan: FaultPlan, nonce: Callable[[], str] = drawn
+) -> Tool:
+    """The tool `find_notes(query)`: optional, reads. The arguments are those of `save_note_tool`."""
+
+    def run(context: CallContext, given: Mapping[str, Any]) -> Flow[ToolOutput]:
+        query = given.get("query", "")
+        guard = guards("find_notes")
+
+        def once(number: int) -> Flow[_Found]:
+            context.tried()
+            reading = disk.reading(lambda: _search(disk, folder, _folded(query).split()), f"look into {folder.name}")
+            return injecting(reading, plan, "find_notes")
+
+        found = yield from guard.guarding(
+            once, deadline=context.deadline, attempt_s=context.deadline.left_s(guard.now())
+        )
+        return ToolOutput(_report(found, query, nonce), untrusted=any(note.untrusted for _, _, note in found.notes))
+
+    return Tool(
+        "find_notes",
+        "Find saved notes whose title or content has all the words of the query, newest first.",
+        {
+            "type": "object",
+            "properties": {
+                "query": {"type": "string", "maxLength": 500, "description": "Words; empty for the latest notes."}
+            },
+            "required": [],
+            "additionalProperties": False,
+        },
+        run,
+    )
+
+
+def _search(disk: Disk, folder: Path, wanted: list[str]) -> _Found:
+    files = disk.newest(folder, SUFFIX)
+    notes: list[tuple[str, int, Note]] = []
+    searched = matched = unreadable = total = 0
+    for file in files[:SEARCHED_MAX]:
+        if total > SEARCHED_BYTES_MAX:
+            break
+        searched += 1
+        try:
+            data = disk.read(file.path, NOTE_BYTES_MAX + HEADER_BYTES_MAX)
+        except OSError:  # removed, replaced or not ours to read: the others are still worth finding
+            unreadable += 1
+            continue
+        total += len(data)
+        note = decode(data)
+        if all(word in _folded(f"{note.title or ''}\n{note.content}") for word in wanted):
+            matched += 1
+            if matched <= FOUND_MAX:
+                notes.append((file.path.name, file.modified_ns, note))
+    return _Found(notes, searched, matched, unreadable, len(files) - searched)
+
+
+def _folded(text: str) -> str:
+    """Without capitals and accents, for comparing."""
+    if text.isascii():
+        return text.lower()
+    split = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(character for character in split if not unicodedata.combining(character))
+
+
+def _report(found: _Found, query: str, nonce: Callable[[], str]) -> str:
+    asked = f" for {one_line(query, 80)!r}" if query.strip() else ""
+    lines = []
+    if found.notes:
+        shown = f", the newest {len(found.notes)} of them here" if found.matched > len(found.notes) else ""
+        lines.append(f"{found.matched} {'note' if found.matched == 1 else 'notes'} found{asked}{shown}:")
+        lines.append(within_boundary(_listing(found), nonce))
+    elif asked and found.searched > found.unreadable:
+        lines.append(f"No note has all these words{asked}; {found.searched - found.unreadable} were searched.")
+    elif not found.unreadable:
+        lines.append("There are no notes yet.")
+    if found.unreadable:
+        lines.append(f"{found.unreadable} files could not be read and were skipped.")
+    if found.left_out:
+        lines.append(f"{found.left_out} older notes were not searched.")
+    return "\n".join(lines)
+
+
+def _listing(found: _Found) -> str:
+    parts, room = [], FOUND_CHARS_MAX
+    for place, (name, modified_ns, note) in enumerate(found.notes):
+        share = room // (len(found.notes) - place)  # what a short note leaves, a longer one after it may use
+        text = note.content
+        cut = f"\n[cut here: {len(text) - share} more characters]" if len(text) > share else ""
+        room -= min(len(text), share)
+        heading = " · ".join(filter(None, [one_line(note.title or "", 120), _date(modified_ns), short_name(name)]))
+        parts.append(f"{place + 1}. {heading}\n{text[:share]}{cut}")
+    return "\n\n".join(parts)
+
+
+def _date(modified_ns: int) -> str:
+    try:
+        return datetime.fromtimestamp(modified_ns / 1e9, UTC).date().isoformat()
+    except (ValueError, OverflowError, OSError):  # a file can claim any time
+        return ""
