@@ -15,12 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-import httpx2
 
 from errors import ConfigurationError
 from faults import FaultPlan
@@ -80,7 +77,6 @@ class _Claude:
         self._belt_s = belt_s
         self._now = now
         self._wall = wall
-        self._tls: ssl.SSLContext | None = None
         self._clients: dict[tuple[str, str], Any] = {}
 
     def _exchange(self, effect: Converse, branch: Branch) -> Exchange:
@@ -91,11 +87,6 @@ class _Claude:
 
     def _practice(self) -> PracticeTransport:
         return PracticeTransport(self._seed, self._practice_chunk_s)
-
-    def _tls_context(self) -> ssl.SSLContext:
-        if self._tls is None:  # 0.1 s to make
-            self._tls = httpx2.create_ssl_context()
-        return self._tls
 
     def _client(self, link: Link) -> Any:
         """The SDK's client for a link; links of one provider and URL share it and its connections."""
@@ -155,7 +146,7 @@ class ClaudeAsync(_Claude):
 
         options = self._options(link)
         practice = link.provider == "practice"
-        wire = self._practice() if practice else async_wire(self._url(link), self._tls_context())
+        wire = self._practice() if practice else async_wire(self._url(link))
         http = async_http(FaultyTransport(wire, self._plan, link.provider), self._belt_s)
         return anthropic.AsyncAnthropic(http_client=http, **options)
 
@@ -198,7 +189,7 @@ class ClaudeBlocking(_Claude):
 
         options = self._options(link)
         practice = link.provider == "practice"
-        wire = self._practice() if practice else blocking_wire(self._url(link), self._tls_context())
+        wire = self._practice() if practice else blocking_wire(self._url(link))
         http = blocking_http(FaultyTransport(wire, self._plan, link.provider), self._belt_s)
         return anthropic.Anthropic(http_client=http, **options)
 
