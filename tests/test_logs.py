@@ -26,6 +26,7 @@ from errors import ConfigurationError
 from events import Event, Stamped
 from messages import CallResult, ToolUse, Usage
 from safe_text import MASK
+from telemetry import log_file
 from telemetry.attributes import event_name
 from telemetry.log_events import CONTEXT, NOT_LOGGED, ROWS
 from telemetry.log_file import OLD_FILES_MAX, SharedFileHandler
@@ -338,6 +339,28 @@ def test_two_processes_that_turn_the_file_over_lose_no_line_and_tear_none(tmp_pa
     second.close()
     kept = [line for file in tmp_path.iterdir() for line in lines(file)]
     assert sorted(kept) == [f"line {number:02} " + "x" * 20 for number in range(60)]
+
+
+def test_who_comes_second_to_a_full_file_does_not_turn_over_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process rotates between this one's look at the size and its lock."""
+    path = tmp_path / "agent.log"
+    first, second = SharedFileHandler(path, bytes_max=50), SharedFileHandler(path, bytes_max=50)
+    first.handle(record("old " + "x" * 40))
+    real = vars(log_file)["flock"]
+
+    def overtaken(*args: Any) -> None:
+        monkeypatch.setattr(log_file, "flock", real)
+        second.handle(record("second"))
+        real(*args)
+
+    monkeypatch.setattr(log_file, "flock", overtaken)
+    first.handle(record("first"))
+    first.close()
+    second.close()
+    assert lines(path) == ["second", "first"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["agent.log", "agent.log.1"]
 
 
 def test_real_processes_write_whole_lines(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_tools_that_run_side_by_side_are_kept_apart(order: list[int]) -> None:
     """However their events mix, each call holds exactly its own attempts, retries and outcome."""
 
     def steps(branch: int) -> Iterator[tuple[Event, dict[str, str | int]]]:
-        name = f"tool{branch}.shared"
+        name = "search.wikipedia"  # one provider may serve several calls at once
         call = ToolUse(f"c{branch}", f"tool{branch}", {"n": branch})
         scope: dict[str, str | int] = {"call": call.id, "tool": call.name}
         within = {**scope, "dependency": name, "attempt": 1}
