@@ -1,0 +1,1 @@
+"""The face: what a person sees and types in the terminal.  (floor 6)"""
