@@ -77,6 +77,8 @@ def _parse_link(word: str, text: str, setting: str) -> Link:
         return Link(provider, model)
     if not word:
         raise _wrong(setting, text, "a model is missing" if text.strip(" ,") else "it is empty")
+    if provider == "practice":
+        raise _wrong(setting, text, "practice takes no model")
     if provider in _LATER:
         raise _wrong(setting, text, f"the provider {provider} is not built yet")
     if provider == "anthropic":
