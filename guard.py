@@ -118,7 +118,7 @@ class _Held:
     """What one try holds until it ends."""
 
     place: Place | None = None
-    token: TokenBucket | None = None
+    token: tuple[TokenBucket, float] | None = None
     permit: Permit | None = None
 
     def give_back(self) -> None:
@@ -126,7 +126,8 @@ class _Held:
         if self.permit is not None:
             self.permit.release()
         if self.token is not None:
-            self.token.give_back()
+            bucket, due_s = self.token
+            bucket.give_back(due_s)
             self.token = None
         if self.place is not None:
             self.place.leave()
@@ -255,8 +256,8 @@ class Guard:
     def _taking_token(self, held: _Held, deadline: Deadline) -> Flow[None]:
         if self.limiter is None:
             return
-        wait_s = self.limiter.reserve()
-        held.token = self.limiter
+        due_s, wait_s = self.limiter.book(self.name)
+        held.token = (self.limiter, due_s)
         if wait_s > 0:
             if not deadline.fits(self.now(), wait_s):
                 said = f"{self.name} is not asked: its rate limit has no token in time"
