@@ -25,7 +25,7 @@ from flow import Branch
 from messages import Reply
 from models.chain import Converse, Link
 from models.exchange import Exchange
-from models.network import BELT_S, async_http, async_wire, blocking_http, blocking_wire, limits
+from models.network import BELT_S, async_http, async_wire, blocking_http, blocking_wire, limits, trust
 from models.practice.transport import PracticeTransport
 from models.transport import FaultyTransport
 from safe_text import register_secret
@@ -192,6 +192,17 @@ class ClaudeBlocking(_Claude):
         wire = self._practice() if practice else blocking_wire(self._url(link))
         http = blocking_http(FaultyTransport(wire, self._plan, link.provider), self._belt_s)
         return anthropic.Anthropic(http_client=http, **options)
+
+
+def preload() -> None:
+    """Do ahead what the first question would wait for: import the SDK (2 s), load the trust store (0.1 s).
+
+    To be run, to its end, before the first question: an alarm in the middle of an import leaves half a
+    module behind, and a model would be blamed for the time.
+    """
+    import anthropic  # noqa: F401
+
+    trust()
 
 
 def checked_key(api_key: str | None) -> str | None:

@@ -33,13 +33,14 @@ CONNECT_S = 10.0
 
 
 @functools.cache
-def _trust() -> ssl.SSLContext:
-    return httpx2.create_ssl_context()  # of the operating system's trust store: 0.1 s, once a process
+def trust() -> ssl.SSLContext:
+    """Whom to trust: the operating system's store, read once a process."""
+    return httpx2.create_ssl_context()
 
 
 def _tls_for(base_url: str) -> ssl.SSLContext:
     # Without https nobody needs the trust store; a bare context trusts nobody.
-    return _trust() if base_url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return trust() if base_url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def blocking_wire(base_url: str) -> httpx2.BaseTransport:

@@ -31,7 +31,7 @@ from messages import (
     user,
 )
 from models.chain import PRACTICE, Converse, Link
-from models.claude import ClaudeAsync, ClaudeBlocking, checked_key
+from models.claude import ClaudeAsync, ClaudeBlocking, checked_key, preload
 from models.practice.protocol import error_event, sse_events
 from models.wire import params, sendable_id, sendable_name
 from tests.fake_messages import (
@@ -431,7 +431,7 @@ def test_an_alarm_goes_through_and_its_connection_is_not_used_again(answer: Scri
     with FakeMessages(answer, Stream(says("next"))) as api:
         performer, branch = ClaudeBlocking(api.key, FaultPlan(), base_url=api.url), Branch()
         effect = Converse(QUESTION, SONNET)
-        performer._client(SONNET)  # not the import is to be interrupted
+        preload()  # not the import is to be interrupted
         on_alarm(0.15)
         with pytest.raises(Alarm):
             performer(effect, branch)
@@ -453,7 +453,7 @@ def test_an_alarm_ends_a_name_that_is_never_resolved(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(socket, "getaddrinfo", unanswered)
     performer = ClaudeBlocking("sk-ant-test-key", FaultPlan(), base_url="http://dead.example")
-    performer._client(SONNET)
+    preload()
     begun = time.monotonic()
     on_alarm(0.1)
     with pytest.raises(Alarm):
