@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import models.claude
 from circuit_breaker import BreakerPolicy
 from config import Settings
 from core.conversation import Checkpoint, Conversation
@@ -54,8 +55,8 @@ USER_TOOLS: Sequence[UserTool] = ()
 
 
 def preload() -> None:
-    """Import what is slow (the SDK: 2 s), so that the first question does not wait for it on the loop."""
-    import anthropic  # noqa: F401
+    """Import what is slow (the SDK: 2 s), to its end, before the first question is asked."""
+    models.claude.preload()
 
 
 @dataclass(frozen=True, slots=True)
