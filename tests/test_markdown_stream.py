@@ -320,6 +320,13 @@ def test_nothing_the_model_wrote_vanishes() -> None:
     assert {"one", "ref", "two", "three", "four", "br", "five"} <= set(terminal.words())
 
 
+def test_a_block_too_wide_for_the_terminal_is_shown_as_typed_instead_of_being_cut() -> None:
+    table = "| " + " | ".join(f"column{n}" for n in range(12)) + " |\n" + "|--" * 12 + "|\n"
+    assert render_document(table, 20, colour=True) == table
+    deep = "".join(f"{'  ' * depth}- level{depth}\n" for depth in range(9))
+    assert render_document(deep, 20, colour=True) == deep
+
+
 def test_without_a_terminal_there_is_only_the_text_as_it_came() -> None:
     sent: list[str] = []
     stream = MarkdownStream(sent.append, lambda: 80)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -26,12 +27,13 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.color import ColorSystem
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markdown import CodeBlock, Heading, HorizontalRule, Markdown
+from rich.markdown import CodeBlock, Heading, HorizontalRule, Markdown, TableElement
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.segment import Segment
 from rich.style import Style
 from rich.syntax import Syntax
+from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme as RichTheme
 
@@ -161,11 +163,23 @@ def _highlighted(code: str, lexer_name: str) -> Text:
     return text
 
 
+class _Table(TableElement):
+    """With words folded where they don't fit a cell, instead of cut to an ellipsis."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for table in super().__rich_console__(console, options):
+            if isinstance(table, Table):
+                for column in table.columns:
+                    column.overflow = "fold"
+            yield table
+
+
 class _Parsed(Markdown):
     """rich's Markdown over tokens that were parsed and cleaned by us."""
 
     elements = {  # noqa: RUF012  (a ClassVar of rich's)
         **Markdown.elements, "heading_open": _Heading, "hr": _Rule, "fence": _Code, "code_block": _Code,
+        "table_open": _Table,
     }  # fmt: skip
 
     def __init__(self, tokens: list[Token]) -> None:
@@ -181,12 +195,17 @@ def render(source: str, width: int, *, colour: bool, number: int | None = None) 
         width: columns.
         colour: with styles; else no escapes at all.
         number: the first number of an ordered list that goes on from an earlier piece.
+
+    A table or a deep list that is too wide for the terminal loses text in rich (words are cut
+    to an ellipsis, lines at the edge): such a block comes back as it was typed.
     """
     tokens = _parser(True).parse(source)
     if number is not None and tokens and tokens[0].type == "ordered_list_open":
         tokens[0].attrs["start"] = number
-    console = _console(width)
-    lines = console.render_lines(_Parsed(list(_safe(tokens))), console.options, pad=False)
+    console, safe = _console(width), list(_safe(tokens))
+    lines = console.render_lines(_Parsed(safe), console.options, pad=False)
+    if _letters(_texts(safe)) - _letters(segment.text for line in lines for segment in line):
+        return source.replace("\t", "    ")
     text = "".join(f"{_painted(line, colour)}\n" for line in lines)
     return re.sub(r"\A(?:[ \t]*\n)+|\n(?:[ \t]*\n)+\Z", lambda m: "\n" if m.start() else "", text)
 
@@ -196,6 +215,18 @@ def render_document(source: str, width: int, *, colour: bool) -> str:
     lines = clean(source).splitlines(keepends=True)
     pieces = (render("".join(lines[b.start : b.end]), width, colour=colour) for b in blocks_of(lines))
     return "\n".join(piece for piece in pieces if piece)
+
+
+def _texts(tokens: Iterable[Token]) -> Iterable[str]:
+    for token in tokens:
+        if token.children:
+            yield from _texts(token.children)
+        elif token.type in ("text", "code_inline", "fence", "code_block"):
+            yield token.content
+
+
+def _letters(texts: Iterable[str]) -> Counter[str]:
+    return Counter(filter(str.isalnum, "".join(texts)))
 
 
 @lru_cache(maxsize=4)
