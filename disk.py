@@ -121,6 +121,7 @@ class Disk:
         with _told(f"save {name} in {folder.name}"):
             self.ensure_folder(folder)
             if self._holds(final, same) and final not in self._doubtful:
+                _fail(number)
                 self._confirm(final)
                 return Saved.ALREADY
             with self._files.folder(folder) as handle:  # now: too many open files must strike before the rename

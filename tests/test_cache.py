@@ -87,6 +87,7 @@ def test_threads_can_share_it() -> None:
 
 
 def test_ages_are_said_in_words() -> None:
-    assert [age_in_words(s) for s in (3, 300, 5000, 7200, 80000)] == [
+    assert [age_in_words(s) for s in (3, 300, 5000, 7200, 80000, 400000)] == [
         "under a minute", "5 min", "83 min", "2 h", "22 h",
+        "5 days",
     ]  # fmt: skip

@@ -397,6 +397,12 @@ def test_the_plan_breaks_writes_and_reads_once_each_and_says_so(
     assert doors.heard.of(FaultInjected) == [FaultInjected("disk", kind, "")] * 2
 
 
+def test_a_fault_strikes_also_where_there_is_nothing_to_write(doors: Doors, tmp_path: Path) -> None:
+    steps_of_a_save(tmp_path)
+    with pytest.raises(AgentError, match="EIO"):
+        doors.run(disk(os, "disk:error*1").writing(tmp_path, NAME, DATA, Gate()))
+
+
 def test_a_slow_disk_is_slow_and_then_saves(doors: Doors, tmp_path: Path) -> None:
     saving = disk(os, "disk:slow=0.02*1")
     assert doors.run(saving.writing(tmp_path, NAME, DATA, Gate())) is Saved.WRITTEN

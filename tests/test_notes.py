@@ -266,7 +266,7 @@ def test_all_words_must_be_there_and_capitals_and_accents_do_not_matter(doors: D
     notebook.save("Crème brûlée", "Dessert")
     for query in ("creme", "CRÈME dessert", "brulee", "cre\u0300me"):
         assert "Crème brûlée" in notebook.find(query).text, query
-    assert notebook.find("creme soup").text == "No note has all these words for 'creme soup'; 1 were searched."
+    assert notebook.find("creme soup").text == "No note has all these words for 'creme soup'. Searched: 1 note."
 
 
 def test_the_newest_come_first_and_no_more_than_ten(doors: Doors, tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_a_file_that_cannot_be_read_is_skipped_and_told(doors: Doors, tmp_path: 
     (tmp_path / "good.md").write_text("fine")
     text = Notebook(doors, tmp_path, files=Files(Unreadable())).find().text
     assert "fine" in text
-    assert "1 files could not be read" in text
+    assert "Could not be read, and skipped: 1 file." in text
 
 
 def test_a_broken_disk_fails_the_search_with_its_reason(doors: Doors, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_each_provider_answers_with_titles_addresses_and_excerpts(doors: Doors, 
         "   It is fast & safe.",
         "[end of data feed]",
     ]
-    assert output.text.startswith("1 results for 'rust' from the web (")
+    assert output.text.startswith("1 result for 'rust' from the web (")
     assert (output.source, output.untrusted, output.degraded) == (name, True, False)
     assert web.paths() == [PATHS[name]]
 
@@ -224,8 +224,8 @@ def test_when_all_fail_it_is_said_what_each_said(doors: Doors, web: FakeWeb) -> 
     web.on(PATHS["tavily"], said({"detail": {"error": "bad key"}}, 401))
     web.on(PATHS["wikipedia"], Said(503, b"{}"))
     text = (bench := Bench(doors, web)).ask(tool_of(bench, "tavily", "wikipedia"), query="rust").text
-    assert "tavily said plan limit (401): bad key" in text
-    assert "wikipedia said server error (503)" in text
+    assert "tavily: plan limit (401): bad key" in text
+    assert "wikipedia: server error (503)" in text
 
 
 def test_the_last_good_results_stand_in_and_say_how_old_they_are(doors: Doors, web: FakeWeb) -> None:

@@ -56,7 +56,9 @@ def _normal(key: str) -> str:
 
 
 def age_in_words(age_s: float) -> str:
-    """ "under a minute", "5 min", "3 h": how old an answer is."""
+    """How old an answer is: "under a minute", "5 min", "3 h" or "4 days"."""
     if age_s < 60:
         return "under a minute"
-    return f"{age_s / 60:.0f} min" if age_s < 90 * 60 else f"{age_s / 3600:.0f} h"
+    if age_s < 90 * 60:
+        return f"{age_s / 60:.0f} min"
+    return f"{age_s / 3600:.0f} h" if age_s < 48 * 3600 else f"{age_s / 86_400:.0f} days"

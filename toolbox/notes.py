@@ -62,7 +62,7 @@ def save_note_tool(folder: Path, disk: Disk, guards: Guards, plan: FaultPlan) ->
             once, deadline=context.deadline, attempt_s=context.deadline.left_s(guard.now())
         )
         if saved is Saved.ALREADY:
-            return ToolOutput(f"{_called(note)} was saved already, as {short_name(note.file_name)}.")
+            return ToolOutput(f"Nothing to do: {_called(note)} is saved already, as {short_name(note.file_name)}.")
         return ToolOutput(f"Saved {_called(note)} as {short_name(note.file_name)}.", wrote=True)
 
     def look(given: Mapping[str, Any]) -> Flow[bool]:
@@ -104,7 +104,7 @@ def _note_from(given: Mapping[str, Any], *, untrusted: bool) -> Note:
 
 
 def _called(note: Note) -> str:
-    return "note" if note.title is None else f'note "{one_line(note.title, 80)}"'
+    return "the note" if note.title is None else f'note "{one_line(note.title, 80)}"'
 
 
 # --- find_notes --------------------------------------------------------------------------------------------
@@ -190,17 +190,22 @@ def _report(found: _Found, query: str, nonce: Callable[[], str]) -> str:
     lines = []
     if found.notes:
         shown = f", the newest {len(found.notes)} of them here" if found.matched > len(found.notes) else ""
-        lines.append(f"{found.matched} {'note' if found.matched == 1 else 'notes'} found{asked}{shown}:")
+        lines.append(f"{_counted(found.matched, 'note')} found{asked}{shown}:")
         lines.append(within_boundary(_listing(found), nonce))
     elif asked and found.searched > found.unreadable:
-        lines.append(f"No note has all these words{asked}; {found.searched - found.unreadable} were searched.")
+        searched = _counted(found.searched - found.unreadable, "note")
+        lines.append(f"No note has all these words{asked}. Searched: {searched}.")
     elif not found.unreadable:
         lines.append("There are no notes yet.")
     if found.unreadable:
-        lines.append(f"{found.unreadable} files could not be read and were skipped.")
+        lines.append(f"Could not be read, and skipped: {_counted(found.unreadable, 'file')}.")
     if found.left_out:
-        lines.append(f"{found.left_out} older notes were not searched.")
+        lines.append(f"Not searched: {_counted(found.left_out, 'older note')}.")
     return "\n".join(lines)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _listing(found: _Found) -> str:

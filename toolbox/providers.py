@@ -72,7 +72,10 @@ class Providers(Generic[T]):
         failures: list[str] = []
         choices = [self._choice(provider, question, context, failures) for provider in self.each]
         cache = Choice("cache", "cache", lambda _: self._remembering(question, failures), last_resort=True)
-        return (yield from falling_back([*choices, cache], deadline=context.deadline, now=self.now))
+        try:
+            return (yield from falling_back([*choices, cache], deadline=context.deadline, now=self.now))
+        except AgentError as error:
+            raise AgentError("; ".join(failures), reason=error.reason, kind=error.kind) from error
 
     def _choice(
         self, provider: Provider[T], question: str, context: CallContext, failures: list[str]

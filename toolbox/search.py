@@ -113,7 +113,8 @@ def _told(answered: Answered[Searched], query: str, nonce: Callable[[], str]) ->
     old = ""
     if answered.age_s is not None:
         old = f"No live answer now ({answered.why}). This is from {age_in_words(answered.age_s)} ago. "
-    heading = f"{old}{len(searched.results)} results for {query!r} from {searched.place}:"
+    count = len(searched.results)
+    heading = f"{old}{count} {'result' if count == 1 else 'results'} for {query!r} from {searched.place}:"
     return f"{heading}\n{within_boundary(listing, nonce)}"
 
 
