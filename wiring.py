@@ -123,7 +123,7 @@ class Agent:
         self.totals = Totals()
         self.last_trace_id: str | None = None
         self._model_attempts = 0
-        self.listeners = [
+        self.listeners: list[Listener] = [
             *listeners,
             Tracer(lambda trace: self.traces.save(trace.to_json())),
             LogListener(),
@@ -187,6 +187,7 @@ class Agent:
     def _tools(self) -> list[Tool]:
         settings, guards, plan = self.settings, self.guards, self.plan
         disk = Disk(plan)
+        disk.sweep_temps(settings.notes_dir)  # of saves that a crash cut short
         return [
             calculator_tool(guards, plan),
             save_note_tool(settings.notes_dir, disk, guards, plan),

@@ -18,7 +18,7 @@ FLOORS: list[list[set[str]]] = [
     [{"safe_text"}, {"errors"}, {"messages"}, {"deadline"}, {"events"}, {"flow"}],
     [{"retry", "circuit_breaker", "rate_limiter", "bulkhead", "fallback", "faults"}],
     [{"guard"}],
-    [{"oversight"}, {"tool_schema"}, {"tools"}, {"core"}],
+    [{"oversight"}, {"tool_schema"}, {"tool_function", "tools"}, {"core"}],
     [{"platform_edges"}, {"stores", "disk"}, {"doors", "models", "toolbox", "telemetry", "fetch"}],
     [{"config"}, {"wiring"}],
     [{"cli"}, {"ui"}],
@@ -29,7 +29,7 @@ PLACE = {
 }
 SOURCES = sorted(
     path for path in ROOT.rglob("*.py")
-    if not {"tests", "benchmarks", ".venv"} & set(path.relative_to(ROOT).parts) and path.parts[-2][0] != "."
+    if not {"tests", "benchmarks", "docs", ".venv"} & set(path.relative_to(ROOT).parts) and path.parts[-2][0] != "."
 )  # fmt: skip
 
 
@@ -107,10 +107,11 @@ def test_the_heavy_library_is_never_imported_at_module_level() -> None:
 
 def test_broad_excepts_carry_their_reason() -> None:
     for path in SOURCES:
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        lines = path.read_text().splitlines()
+        for number, line in enumerate(lines, 1):
             if line.strip().startswith(("except Exception", "except BaseException", "contextlib.suppress(Exception")):
-                reason = "#" in line or "raise" in path.read_text().splitlines()[number]
-                assert reason, f"{path.name}:{number} catches everything without saying why"
+                raised_again = any(after.strip() == "raise" for after in lines[number : number + 2])
+                assert raised_again or "#" in line, f"{path.name}:{number} catches everything without saying why"
 
 
 def test_files_stay_one_concept() -> None:

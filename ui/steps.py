@@ -62,7 +62,7 @@ class Line:
     Args:
         text: safe, without a newline.
         style: one of the theme's.
-        warning: also told by a quiet one-shot.
+        warning: also told by a quiet one-shot, whose log on stderr tells the rest.
         detail: only told with --verbose.
     """
 
@@ -154,7 +154,7 @@ class Steps:
         return Line(f"· {event.messages} old messages are left out, so that the question fits the model")
 
     def _StuckNoticed(self, event: StuckNoticed, stamped: Stamped) -> Line:
-        return Line(f"! going round in circles: {one_line(event.what)}", "warn", warning=True)
+        return Line(f"! going round in circles: {one_line(event.what)}", "warn")
 
     # --- attempts --------------------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class Steps:
         at = time.strftime("%H:%M:%S", time.localtime(stamped.wall_s + event.open_s))
         name = spoken(event.dependency)
         self._breakers[name] = f"open until {at}"
-        return Line(f"✗ {name}: circuit open after {event.failures} failures; next try at {at}", "warn", warning=True)
+        return Line(f"✗ {name}: circuit open after {event.failures} failures; next try at {at}", "warn")
 
     def _CircuitHalfOpened(self, event: CircuitHalfOpened, stamped: Stamped) -> Line:
         self._breakers[spoken(event.dependency)] = "on probe"
@@ -205,13 +205,13 @@ class Steps:
 
     def _CircuitClosed(self, event: CircuitClosed, stamped: Stamped) -> Line:
         self._breakers.pop(spoken(event.dependency), None)
-        return Line(f"✓ {spoken(event.dependency)}: works again, circuit closed", "good", warning=True)
+        return Line(f"✓ {spoken(event.dependency)}: works again, circuit closed", "good")
 
     def _FellBack(self, event: FellBack, stamped: Stamped) -> Line:
         source, why = spoken(event.source), one_line(event.message or event.reason)
         if not event.to:
-            return Line(f"✗ {source}: {why}; nothing else is left to ask", "warn", warning=True)
-        return Line(f"→ {source} → {spoken(event.to)}: {why}", "warn", warning=True)
+            return Line(f"✗ {source}: {why}; nothing else is left to ask", "warn")
+        return Line(f"→ {source} → {spoken(event.to)}: {why}", "warn")
 
     # --- the model's words -----------------------------------------------------------------------------------
 
@@ -260,7 +260,7 @@ class Steps:
 
     def _FaultInjected(self, event: FaultInjected, stamped: Stamped) -> Line:
         what = event.kind + (f"={event.argument}" if event.argument else "")
-        return Line(f"! injected fault: {spoken(event.target)}: {one_line(what, NAME_CHARS)}", "warn", warning=True)
+        return Line(f"! injected fault: {spoken(event.target)}: {one_line(what, NAME_CHARS)}", "warn")
 
     def _FaultsChanged(self, event: FaultsChanged, stamped: Stamped) -> Line:
         self._faults = event.specs
