@@ -277,7 +277,7 @@ class ApprovalAsked(Event):
 
 @dataclass(frozen=True, slots=True)
 class ApprovalAnswered(Event):
-    """`by`: person, policy (--approve), nobody."""
+    """`by`: person, policy (--approve), nobody, limit (too many different requests in one question)."""
 
     tool: str
     digest: str

@@ -205,3 +205,8 @@ class CallResult:
     fatal: bool = False
     wrote: bool = False
     notice: str = ""
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the model got what it asked for, if only an old answer; a degraded one without a source is none."""
+        return self.status == "ok" or (self.status == "degraded" and self.source is not None)

@@ -15,33 +15,35 @@ A user adds a tool as a plain function with type hints and a docstring:
         "Roll one die. sides: how many faces it has."
         return str(random.randint(1, sides))
 
-What a schema may say is in `tool_schema.py`.
+What a schema may say is in `tool_schema.py`, what a plain function's answers and errors mean in
+`tool_function.py`.
 """
 
 from __future__ import annotations
 
 import inspect
-import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-from faults import FaultPlan
-from guard import Guards, injecting
 
 from deadline import OUTER_GRACE_S, Deadline
 from errors import AgentError, BadInput, OutcomeUnknown, translate
-from events import EffectReconciled, ToolCallEnded, ToolCallStarted
+from events import EffectReconciled, Scope, ToolCallEnded, ToolCallStarted
+from faults import FaultPlan
 from flow import Flow, Gate, attempt, awaiting, blocking, emit, together, within
+from guard import Guards, injecting
 from messages import CallResult, CallStatus, ToolSpec, ToolUse
 from oversight.approvals import Answer, ApprovalRequest, Approvals, digest_of
 from safe_text import encodable, one_line, shorten
-from tool_schema import check_schema, schema_of, schema_problem
+from tool_function import problem_of, schema_of, text_of
+from tool_schema import check_schema, schema_problem
 
 OUTPUT_CHARS_MAX = 16 * 1024
 """What one tool may tell the model: enough for a page of results, little enough for 40 calls a question."""
 
 CALLS_PER_MESSAGE_MAX = 16
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what every version of the API accepts
 LOOK_S_MAX = 1.0
 """How long the look after an unknown outcome may take; it reads one small file."""
 
@@ -86,6 +88,11 @@ class CallContext:
         self.gates.append(Gate())
         return self.gates[-1]
 
+    @property
+    def may_have_acted(self) -> bool:
+        """Whether a step past its point of no return is done or still under way: only an error says it is not."""
+        return any(gate.claimed and (not gate.settled.is_set() or gate.error is None) for gate in self.gates)
+
 
 Run = Callable[[CallContext, Mapping[str, Any]], Flow[ToolOutput]]
 Look = Callable[[Mapping[str, Any]], Flow[bool]]
@@ -110,12 +117,16 @@ class Tool:
 
 
 class Toolbox:
-    """The tools of one agent, by name."""
+    """The tools of one agent, by name. ValueError for names and schemas that the API would refuse."""
 
     def __init__(self, tools: Iterable[Tool]) -> None:
         self._tools: dict[str, Tool] = {}
         for one in tools:
+            if not _NAME.fullmatch(one.name):
+                raise ValueError(f"{one.name!r} is no name for a tool: up to 64 of A-Z a-z 0-9 _ -")
             check_schema(one.input_schema, one.name)
+            if one.input_schema.get("type") != "object":
+                raise ValueError(f"the schema of {one.name} must be of type object")
             if one.name in self._tools:
                 raise ValueError(f"two tools are named {one.name!r}")
             self._tools[one.name] = one
@@ -138,29 +149,60 @@ class Toolbox:
 
 @dataclass(slots=True)
 class Prepared:
-    """One call of a batch, on its way. `result` is set as soon as it is known how the call ends."""
+    """One call of a batch, on its way. `result` is set as soon as it is known how the call ends.
+
+    `approved` is the digest a person said yes to; `started` and `ended` say what the listeners were told.
+    """
 
     call: ToolUse
     tool: Tool | None
     tainted: bool
     context: CallContext | None = None
     result: CallResult | None = None
+    approved: str | None = None
+    started: bool = False
+    ended: bool = False
 
     @property
     def needs_approval(self) -> bool:
         """Whether a person must say yes first."""
         return self.result is None and self.tool is not None and self.tool.writes and self.tainted
 
+    @property
+    def digest(self) -> str:
+        """The hash of what would run now."""
+        return digest_of(self.call.name, self.call.input)
 
-def prepare(calls: Sequence[ToolUse], toolbox: Toolbox, *, tainted: bool) -> list[Prepared]:
-    """Decide of each call of one message whether it can run; those that cannot have their result."""
+    def unrun(self, status: CallStatus, why: str) -> None:
+        """It will not run: why."""
+        self.result = CallResult(self.call, status, why, attempts=0)
+
+
+def prepare(
+    calls: Sequence[ToolUse], toolbox: Toolbox, *, tainted: bool, calls_left: int = CALLS_PER_MESSAGE_MAX
+) -> list[Prepared]:
+    """Decide of each call of one message whether it can run; those that cannot have their result.
+
+    Args:
+        calls: in the order asked.
+        toolbox: the tools there are.
+        tainted: whether the model had seen untrusted text when it asked.
+        calls_left: how many more may run in this question.
+    """
     batch = [Prepared(call, toolbox.get(call.name), tainted) for call in calls]
+    writes: set[str] = set()
     for position, one in enumerate(batch):
         if position >= CALLS_PER_MESSAGE_MAX:
-            why = f"Not run: more than {CALLS_PER_MESSAGE_MAX} calls in one message. Ask again for what is missing."
-            one.result = CallResult(one.call, "skipped", why, attempts=0)
+            more = f"more than {CALLS_PER_MESSAGE_MAX} calls in one message"
+            one.unrun("skipped", f"Not run: {more}. Ask again for what is missing.")
+        elif position >= calls_left:
+            one.unrun("skipped", "Not run: this question had its last call. Answer with what you have.")
         elif problem := _problem(one, toolbox):
-            one.result = CallResult(one.call, "invalid", problem, attempts=0)
+            one.unrun("invalid", problem)
+        elif one.tool is not None and one.tool.writes:
+            if one.digest in writes:
+                one.unrun("skipped", "Not run twice: the same call stands before it in this message.")
+            writes.add(one.digest)
     return batch
 
 
@@ -184,14 +226,15 @@ def approving(
     for one in batch:
         if not one.needs_approval:
             continue
-        digest = digest_of(one.call.name, one.call.input)
         why = "text from outside is in this conversation and may have asked for it"
-        request = ApprovalRequest(one.call.name, one.call.input, why, digest)
+        request = ApprovalRequest(one.call.name, one.call.input, why, one.digest)
         answer = yield from approvals.asking(request, deadline.left_s(now_s()))
-        if answer is not Answer.YES:
+        if answer is Answer.YES:
+            one.approved = request.digest
+        else:
             nobody = nobody or answer is Answer.NOBODY
-            who = "nobody was there to approve it" if answer is Answer.NOBODY else "the user did not approve it"
-            one.result = CallResult(one.call, "denied", f"Not run: {who}. Nothing was written.", attempts=0)
+            said = "nobody was there to approve it" if answer is Answer.NOBODY else "it was not approved"
+            one.unrun("denied", f"Not run: {said}. Nothing was written.")
     return nobody
 
 
@@ -214,45 +257,63 @@ def result_of(one: Prepared) -> CallResult:
 
 
 def _cancelled(one: Prepared) -> CallResult:
-    gates = one.context.gates if one.context else []
+    gates, tries = (one.context.gates, one.context.tries) if one.context else ([], 0)
     acted = [gate for gate in gates if not gate.abandon()]
     if any(not gate.settled.is_set() for gate in acted):
         text = "Stopped past its point of no return: it may or may not have happened."
-        return CallResult(one.call, "unknown", text)
+        return CallResult(one.call, "unknown", text, tries)
     if any(gate.error is None for gate in acted):
-        return CallResult(one.call, "ok", "Done just before the question was stopped.", wrote=True)
-    return CallResult(one.call, "skipped", "Not done: the question was stopped first.", attempts=len(gates))
+        return CallResult(one.call, "ok", "Done just before the question was stopped.", tries, wrote=True)
+    return CallResult(one.call, "skipped", "Not done: the question was stopped first.", tries)
 
 
 def executing(one: Prepared, deadline: Deadline, tool_timeout_s: float, now_s: Callable[[], float]) -> Flow[CallResult]:
     """Run one prepared call to its result; never raises."""
-    scope = {"call": one.call.id, "tool": one.call.name}
-    return (yield from within(scope, _reporting(one, deadline.earlier(now_s(), tool_timeout_s), now_s)))
+    limit = deadline.earlier(now_s(), tool_timeout_s)
+    return (yield from within(_scope(one), _reporting(one, limit, now_s)))
+
+
+def _scope(one: Prepared) -> Scope:
+    return {"call": one.call.id, "tool": one.call.name}
 
 
 def _reporting(one: Prepared, deadline: Deadline, now_s: Callable[[], float]) -> Flow[CallResult]:
     started_s = now_s()
-    yield from emit(ToolCallStarted(one.call))
+    yield from _started(one)
+    if one.approved is not None and one.approved != one.digest:
+        one.unrun("denied", "Not run: its input is not what was approved. Nothing was written.")
     if one.result is None:
         one.context = CallContext(one.call.id, deadline, one.tainted)
         result = yield from _outcome(one, one.context, now_s)
-        one.result = _timed(result, max(1, one.context.tries), now_s() - started_s)
-    yield from emit(ToolCallEnded(one.result))
-    return one.result
+        took_ms = round((now_s() - started_s) * 1000)
+        one.result = replace(result, output=_bounded(result.output), attempts=one.context.tries, duration_ms=took_ms)
+    return (yield from _ended(one, one.result))
 
 
-def _timed(result: CallResult, attempts: int, duration_s: float) -> CallResult:
-    return CallResult(
-        result.call, result.status, _bounded(result.output), attempts, round(duration_s * 1000),
-        result.source, result.untrusted, result.fatal, result.wrote, result.notice,
-    )  # fmt: skip
+def _started(one: Prepared) -> Flow[None]:
+    one.started = True
+    yield from emit(ToolCallStarted(one.call))
+
+
+def _ended(one: Prepared, result: CallResult) -> Flow[CallResult]:
+    one.ended = True
+    yield from emit(ToolCallEnded(result))
+    return result
+
+
+def telling_the_rest(batch: Sequence[Prepared]) -> Flow[None]:
+    """Tell of each call that was stopped before it could tell itself how it ended."""
+    for one in batch:
+        if not one.started:
+            yield from within(_scope(one), _started(one))
+        if not one.ended:
+            yield from within(_scope(one), _ended(one, result_of(one)))
 
 
 def _bounded(text: str) -> str:
-    text = encodable(text)
-    if len(text) <= OUTPUT_CHARS_MAX:
-        return text
-    return f"{text[:OUTPUT_CHARS_MAX]}\n[cut here: {len(text) - OUTPUT_CHARS_MAX} more characters]"
+    if len(text) > OUTPUT_CHARS_MAX:
+        text = f"{text[:OUTPUT_CHARS_MAX]}\n[cut here: {len(text) - OUTPUT_CHARS_MAX} more characters]"
+    return encodable(text)
 
 
 def _outcome(one: Prepared, context: CallContext, now_s: Callable[[], float]) -> Flow[CallResult]:
@@ -264,9 +325,12 @@ def _outcome(one: Prepared, context: CallContext, now_s: Callable[[], float]) ->
         hint = f" {error.what_now}" if error.what_now else ""
         return CallResult(one.call, "invalid", f"{error.message}{hint}")
     except OutcomeUnknown as error:
-        return (yield from _looking(one, context, error, now_s))
+        return (yield from _looking(one, error))
     except Exception as error:  # the boundary around foreign tool code: every call ends as a value
-        return failed_result(one, translate(error, one.call.name, 0.0))
+        if not context.may_have_acted:
+            return failed_result(one, translate(error, one.call.name, 0.0))
+        unknown = OutcomeUnknown(f"{one_line(str(error))}, when it was past its point of no return")
+        return (yield from _looking(one, unknown))
     status: CallStatus = "degraded" if output.degraded else "ok"
     return CallResult(
         one.call, status, output.text, source=output.source, untrusted=output.untrusted,
@@ -282,17 +346,15 @@ def failed_result(one: Prepared, error: AgentError) -> CallResult:
     return CallResult(one.call, "failed" if critical else "degraded", text, fatal=critical, notice=notice)
 
 
-def _looking(
-    one: Prepared, context: CallContext, error: OutcomeUnknown, now_s: Callable[[], float]
-) -> Flow[CallResult]:
+def _looking(one: Prepared, error: OutcomeUnknown) -> Flow[CallResult]:
     """After an unknown outcome: look whether the effect is there, and tell what the look showed."""
     name, found = one.call.name, False
     if one.tool is not None and one.tool.look is not None:
         try:
             found = yield from attempt(one.tool.look(one.call.input), LOOK_S_MAX)
             yield from emit(EffectReconciled(name, "it is there" if found else "it is not there (yet)"))
-        except AgentError as problem:
-            yield from emit(EffectReconciled(name, f"could not look: {problem.message}"))
+        except Exception as problem:  # foreign tool code again: a look that fails tells nothing
+            yield from emit(EffectReconciled(name, f"could not look: {one_line(str(problem))}"))
     if found:
         text = "It took too long to answer, but a look shows that it is there, whole."
         return CallResult(one.call, "ok", text, source="looked after a timeout", wrote=True)
@@ -325,29 +387,56 @@ class UserTool:
         guard = guards(self.name)
 
         def run(context: CallContext, given: Mapping[str, Any]) -> Flow[ToolOutput]:
-            def once(number: int) -> Flow[Any]:
+            def once(number: int) -> Flow[ToolOutput]:
                 context.tried()
                 return injecting(self._calling(given, context), plan, self.name)
 
-            value = yield from guard.guarding(
-                once, deadline=context.deadline, attempt_s=context.deadline.left_s(guard.now()),
-                safe_to_repeat=not self.writes,
-            )  # fmt: skip
-            return value if isinstance(value, ToolOutput) else ToolOutput(_as_text(value), wrote=self.writes)
+            end, limit_s = context.deadline, context.deadline.left_s(guard.now())
+            return (yield from guard.guarding(once, deadline=end, attempt_s=limit_s, safe_to_repeat=not self.writes))
 
         return Tool(self.name, self.description, self.input_schema, run, self.critical, self.writes)
 
-    def _calling(self, given: Mapping[str, Any], context: CallContext) -> Flow[Any]:
+    def _calling(self, given: Mapping[str, Any], context: CallContext) -> Flow[ToolOutput]:
+        gate = context.fresh_gate()
         if inspect.iscoroutinefunction(self.function):
-            return (yield from awaiting(lambda: self.function(**given)))
+            output = yield from awaiting(lambda: self._awaited(given, gate))
+        else:
+            output = yield from blocking(lambda gate: self._called(given, gate), gate)
+        return output
 
-        def call(gate: Gate) -> Any:
-            # A writing tool that knows nothing of gates is past its point of no return once it starts.
-            if self.writes and not gate.claim():
-                raise AgentError(f"{self.name} was stopped before it began", reason="timeout")
-            return self.function(**given)
+    def _called(self, given: Mapping[str, Any], gate: Gate) -> ToolOutput:
+        self._begin(gate)
+        try:
+            return self._output(self.function(**given))
+        except Exception as error:  # the boundary around the user's function
+            raise problem_of(error, self.name) from error
 
-        return (yield from blocking(call, context.fresh_gate()))
+    async def _awaited(self, given: Mapping[str, Any], gate: Gate) -> ToolOutput:
+        self._begin(gate)
+        try:
+            output = self._output(await self.function(**given))
+        except Exception as error:  # as above; a cancelled one leaves the gate unsettled: who knows what it did
+            problem = problem_of(error, self.name)
+            gate.settle(error=problem)
+            raise problem from error
+        gate.settle(output)
+        return output
+
+    def _begin(self, gate: Gate) -> None:
+        # A writing tool that knows nothing of gates is past its point of no return once it starts.
+        if self.writes and not gate.claim():
+            raise AgentError(f"{self.name} was stopped before it began", reason="timeout")
+
+    def _output(self, value: Any) -> ToolOutput:
+        if isinstance(value, ToolOutput):
+            # The trap: a tool that writes, returns its own ToolOutput and forgets to say so.
+            return replace(value, wrote=value.wrote or (self.writes and not value.degraded))
+        try:
+            return ToolOutput(text_of(value), wrote=self.writes)
+        except AgentError as error:
+            if not self.writes:
+                raise
+            return ToolOutput(f"Done, but {error.message}.", wrote=True)  # what it did, it did
 
 
 def tool(*, critical: bool = False, writes: bool = False) -> Callable[[Callable[..., Any]], UserTool]:
@@ -358,14 +447,3 @@ def tool(*, critical: bool = False, writes: bool = False) -> Callable[[Callable[
         writes: it changes something; it may need an approval and is not repeated after a timeout.
     """
     return lambda function: UserTool(function, critical=critical, writes=writes)
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        raise AgentError(f"it returned a {type(value).__name__}, which is not JSON", reason="crashed") from None

@@ -45,13 +45,18 @@ class Conversation:
 
 
 def sendable(blocks: Iterable[Block]) -> tuple[Block, ...]:
-    """The blocks that may ever be sent back: words, tool calls, thinking. Blank text is left out."""
+    """The blocks that may ever be sent back: words, tool calls, thinking.
+
+    Blank text is left out, and thinking that nothing follows: the API takes neither.
+    """
     kept: list[Block] = []
     for block in blocks:
         if isinstance(block, Text) and block.text.strip():
             kept.append(Text(encodable(block.text)))
         elif isinstance(block, (ToolUse, Thinking)):
             kept.append(block)
+    while kept and isinstance(kept[-1], Thinking):
+        kept.pop()
     return tuple(kept)
 
 
@@ -76,15 +81,18 @@ def _fresh_id(wanted: str, used: set[str]) -> str:
 
 
 def sendable_name(name: str) -> str:
-    """A tool name the API accepts (letters, digits, _ and -, at most 64)."""
-    return _NAME.sub("_", name)[:_NAME_CHARS_MAX] or "unnamed"
+    """A tool name the API accepts (letters, digits, _ and -, at most 64).
+
+    One that had to be changed is marked, or `save note` would become the name of a tool that exists.
+    """
+    plain = _NAME.sub("_", name)[:_NAME_CHARS_MAX]
+    return name if plain == name != "" else f"unknown_{plain}"[:_NAME_CHARS_MAX]
 
 
 def results_message(results: Sequence[CallResult]) -> Message:
     """The message that answers every call of a batch, in the order asked."""
     blocks = tuple(
-        ToolResult(result.call.id, encodable(result.output) or "(empty)", result.status not in ("ok", "degraded"))
-        for result in results
+        ToolResult(result.call.id, encodable(result.output) or "(empty)", not result.is_answer) for result in results
     )
     return Message("user", blocks, untrusted=any(result.untrusted for result in results))
 
@@ -119,8 +127,11 @@ def kept_after_failure(
 
 def tokens_of(messages: Iterable[Message]) -> int:
     """About how many tokens these messages take; an estimate on the cautious side."""
-    chars = sum(len(json.dumps(message.to_wire(), ensure_ascii=False, default=str)) for message in messages)
-    return chars // CHARS_PER_TOKEN
+    return sum(map(_chars_of, messages)) // CHARS_PER_TOKEN
+
+
+def _chars_of(message: Message) -> int:
+    return len(json.dumps(message.to_wire(), ensure_ascii=False, default=str))
 
 
 def starts_turn(message: Message) -> bool:
@@ -130,8 +141,11 @@ def starts_turn(message: Message) -> bool:
 
 def trimmed(messages: tuple[Message, ...], tokens_max: int) -> tuple[Message, ...]:
     """The newest whole turns that fit; always at least the last one."""
-    starts = [index for index, message in enumerate(messages) if starts_turn(message)]
-    for start in starts:
-        if start == starts[-1] or tokens_of(messages[start:]) <= tokens_max:
-            return messages[start:]
-    return messages
+    start, chars = None, 0
+    for index in range(len(messages) - 1, -1, -1):
+        chars += _chars_of(messages[index])
+        if start is not None and chars // CHARS_PER_TOKEN > tokens_max:
+            break
+        if starts_turn(messages[index]):
+            start = index
+    return messages[start or 0 :]

@@ -39,7 +39,6 @@ from events import (
     NoticeGiven,
     RoundStarted,
     StuckNoticed,
-    ToolCallEnded,
     TurnCancelled,
     TurnEnded,
     TurnStarted,
@@ -48,7 +47,7 @@ from flow import Effect, Flow, attempt, emit, run_tools, within
 from messages import NO_USAGE, Block, CallResult, Message, ModelRequest, Reply, Text, ToolUse, Usage
 from oversight.approvals import Approvals, ApproveMode, is_tainted
 from safe_text import encodable, one_line
-from tools import Prepared, Toolbox, approving, prepare, result_of
+from tools import CALLS_PER_MESSAGE_MAX, Prepared, Toolbox, approving, prepare, result_of, telling_the_rest
 
 ROUNDS_MAX = 12
 CALLS_MAX = 40
@@ -148,6 +147,7 @@ class Turn:
     batch: list[Prepared] = field(default_factory=list)
     batch_blocks: tuple[Block, ...] = ()
     results: list[CallResult] = field(default_factory=list)
+    calls_left: int = CALLS_MAX
     usage: Usage = NO_USAGE
     cost_usd: float | None = 0.0
     model: str | None = None
@@ -159,8 +159,8 @@ class Turn:
     pauses: int = 0
     tokens_max: int = 0
     trims: int = 0
+    left_out: int = 0
     nobody: bool = False
-    ended: bool = False
     circles: Circles = field(default_factory=Circles)
 
     @classmethod
@@ -184,10 +184,10 @@ def answering(turn: Turn, conversation: Conversation, rules: Rules) -> Flow[Turn
     try:
         reply = yield from attempt(_rounds(turn, rules), rules.total_s + OUTER_GRACE_S)
     except AgentError as error:
-        report = _failed(turn, _as_deadline(error, rules), rules)
+        report = yield from _failing(turn, _as_deadline(turn, error, rules), rules)
     except Exception as error:  # the last boundary: a mistake of ours fails this turn, not the chat
         internal = AgentError(f"a mistake in this program: {type(error).__name__}: {one_line(str(error))}")
-        report = _failed(turn, internal, rules)
+        report = yield from _failing(turn, internal, rules)
     else:
         report = _answered(turn, reply, rules)
     yield from _ending(turn, conversation, report)
@@ -196,9 +196,7 @@ def answering(turn: Turn, conversation: Conversation, rules: Rules) -> Flow[Turn
 
 def closing(turn: Turn, conversation: Conversation, rules: Rules) -> Flow[TurnReport]:
     """End a turn that was stopped from outside: repair the history, say what was kept."""
-    results = _settle_open_batch(turn)
-    for result in results:
-        yield from within({"call": result.call.id, "tool": result.call.name}, emit(ToolCallEnded(result)))
+    yield from _settling(turn)
     report = _report(turn, "cancelled", "", rules)
     yield from emit(TurnCancelled(closing_line(turn.results)))
     yield from _ending(turn, conversation, report)
@@ -210,7 +208,6 @@ def _ending(turn: Turn, conversation: Conversation, report: TurnReport) -> Flow[
         conversation.messages = kept_after_failure(turn.before, turn.messages, turn.results)
     else:
         conversation.messages = turn.messages
-    turn.ended = True
     yield Checkpoint(conversation.session_id, conversation.messages)
     error = report.error
     yield from emit(
@@ -224,11 +221,15 @@ def _ending(turn: Turn, conversation: Conversation, report: TurnReport) -> Flow[
 
 def _rounds(turn: Turn, rules: Rules) -> Flow[Reply]:
     """Ask and run tools until a reply is the answer. Raises AgentError for every other end."""
+    if not turn.question.strip():
+        raise AgentError("the question is empty", reason="bad_input", what_now="Ask something.")
     while True:
         reply = yield from _asking(turn, rules)
         match meaning_of(reply):
             case Meaning.ANSWER:
                 return reply
+            case Meaning.EMPTY if any(isinstance(block, Text) for block in turn.paused):
+                return reply  # everything was said before the pause
             case Meaning.TOOLS:
                 yield from _running_tools(turn, reply, rules)
             case Meaning.PAUSED:
@@ -271,8 +272,10 @@ def _ask(request: ModelRequest, deadline: Deadline) -> Flow[Reply]:
 
 def _request(turn: Turn, rules: Rules) -> Flow[ModelRequest]:
     messages = trimmed(turn.messages, turn.tokens_max)
-    if left_out := len(turn.messages) - len(messages):
+    left_out = len(turn.messages) - len(messages)
+    if left_out > turn.left_out:
         yield from emit(HistoryTrimmed(left_out))
+    turn.left_out = left_out
     if turn.nudging and not turn.paused:
         turn.nudging = False
         messages = (*messages[:-1], replace(messages[-1], blocks=(*messages[-1].blocks, Text(NUDGE))))
@@ -300,7 +303,7 @@ def _half_of(messages: tuple[Message, ...]) -> int:
 def _continue_paused(turn: Turn, reply: Reply) -> None:
     turn.pauses += 1
     _bounded(turn.pauses, PAUSES_MAX, f"the model paused more than {PAUSES_MAX} times", "limit")
-    turn.paused = (*turn.paused, *reply.blocks)
+    turn.paused += tuple(block for block in reply.blocks if not isinstance(block, Text) or block.text.strip())
     if not turn.paused:
         raise AgentError("the model paused without having said anything", reason="protocol")
 
@@ -309,29 +312,34 @@ def _running_tools(turn: Turn, reply: Reply, rules: Rules) -> Flow[None]:
     blocks = with_sendable_calls(sendable((*turn.paused, *reply.blocks)), turn.messages)
     calls = tuple(block for block in blocks if isinstance(block, ToolUse))
     seen = trimmed(turn.messages, turn.tokens_max)
-    turn.batch = prepare(calls, rules.toolbox, tainted=is_tainted(seen))
+    turn.batch = prepare(calls, rules.toolbox, tainted=is_tainted(seen), calls_left=turn.calls_left)
     turn.batch_blocks, turn.paused = blocks, ()
+    if turn.calls_left <= 0:
+        raise AgentError(f"more than {CALLS_MAX} tool calls in one question", reason="limit")
+    turn.calls_left -= min(len(calls), CALLS_PER_MESSAGE_MAX)
     yield from _notice_circles(turn, calls)
-    _bounded(len(turn.results) + len(calls), CALLS_MAX, f"more than {CALLS_MAX} tool calls in one question", "limit")
     nobody = yield from approving(turn.batch, turn.approvals, turn.deadline, rules.now)
     turn.nobody = turn.nobody or nobody
     yield from run_tools(turn.batch, turn.deadline.at_s)
-    results = _settle_open_batch(turn)
+    results = yield from _settling(turn)
     for result in results:
         if result.fatal:
             raise _critical(result)
-        if result.status == "invalid":
-            _count_correction(turn, result)
+    # One correction is one message, however many calls in it were wrong in the same way.
+    for wrong in {result.call.name: result for result in results if result.status == "invalid"}.values():
+        _count_correction(turn, wrong)
 
 
-def _settle_open_batch(turn: Turn) -> list[CallResult]:
-    """Close the batch under way: every call has a result, the pair enters the turn's history."""
-    if not turn.batch:
+def _settling(turn: Turn) -> Flow[list[CallResult]]:
+    """Close the batch under way: every call has a result, the pair enters the turn's history, all is told."""
+    batch = turn.batch
+    if not batch:
         return []
-    results = [result_of(one) for one in turn.batch]
+    results = [result_of(one) for one in batch]
     turn.messages = (*turn.messages, Message("assistant", turn.batch_blocks), results_message(results))
     turn.results.extend(results)
     turn.batch, turn.batch_blocks = [], ()
+    yield from telling_the_rest(batch)
     return results
 
 
@@ -344,8 +352,8 @@ def _notice_circles(turn: Turn, calls: tuple[ToolUse, ...]) -> Flow[None]:
     _bounded(repeats, REPEATS_MAX - 1, f"the model goes round in circles: {names}, {repeats} times in a row", "limit")
     for one in turn.batch:
         if one.result is None:
-            text = "Not run: this is the same call again. Its answer stands above; answer the user with what you have."
-            one.result = CallResult(one.call, "skipped", text, attempts=0)
+            why = "Not run: this is the same call again. Its answer stands above; answer the user with what you have."
+            one.unrun("skipped", why)
 
 
 def _count_correction(turn: Turn, result: CallResult) -> None:
@@ -363,12 +371,12 @@ def _bounded(count: int, limit: int, message: str, reason: str) -> None:
 
 def _critical(result: CallResult) -> AgentError:
     name = one_line(result.call.name, 40)
-    return AgentError(
-        f"{name} could not do its work: {one_line(result.notice or result.output)}",
-        reason="critical_tool",
-        dependency=name,
-        what_now=f"Nothing was made up in its place. Try again when {name} works.",
-    )
+    message = f"{name} could not do its work: {one_line(result.notice.removeprefix(f'{name} is missing: '))}"
+    what_now = f"Nothing was made up in its place. Try again when {name} works."
+    if result.status == "unknown":
+        message = f"{name} was not heard of in time: it may or may not have happened"
+        what_now = "Look whether it is there before you ask again."
+    return AgentError(message, reason="critical_tool", dependency=name, what_now=what_now)
 
 
 def _void_words(reply: Reply) -> str:
@@ -383,7 +391,7 @@ def _void_words(reply: Reply) -> str:
 def _answered(turn: Turn, reply: Reply, rules: Rules) -> TurnReport:
     said = sendable((*turn.paused, *reply.blocks))
     turn.messages = (*turn.messages, Message("assistant", said))
-    missing = [result for result in turn.results if result.status == "degraded"]
+    missing = [result for result in turn.results if result.status in ("degraded", "unknown")]
     notices = [one_line(result.notice or result.output, 300) for result in missing]
     degraded = [result.call.name for result in missing]
     if reply.stop_reason == "max_tokens":
@@ -391,14 +399,17 @@ def _answered(turn: Turn, reply: Reply, rules: Rules) -> TurnReport:
         degraded.append("answer")
     elif reply.stop_reason not in KNOWN_ENDS:
         notices.append(f"The model ended for an unknown reason ({one_line(reply.stop_reason, 40)}).")
+    if turn.nobody:
+        names = ", ".join(dict.fromkeys(one.call.name for one in turn.results if one.status == "denied"))
+        notices.append(f"{names} was not run: nobody was there to approve it.")
     text = "".join(block.text for block in said if isinstance(block, Text))
     text = "\n\n".join([text.rstrip(), *(f"[{notice}]" for notice in dict.fromkeys(notices))])
     status = "needs_human" if turn.nobody else "degraded" if degraded else "ok"
     return _report(turn, status, text, rules, tuple(dict.fromkeys(degraded)))
 
 
-def _failed(turn: Turn, error: AgentError, rules: Rules) -> TurnReport:
-    _settle_open_batch(turn)
+def _failing(turn: Turn, error: AgentError, rules: Rules) -> Flow[TurnReport]:
+    yield from _settling(turn)
     return replace(_report(turn, "failed", "", rules), error=error)
 
 
@@ -411,7 +422,8 @@ def _report(turn: Turn, status: str, text: str, rules: Rules, degraded: tuple[st
     )  # fmt: skip
 
 
-def _as_deadline(error: AgentError, rules: Rules) -> AgentError:
-    if isinstance(error, AttemptTimedOut):  # the outermost timer: something inside overran its own
+def _as_deadline(turn: Turn, error: AgentError, rules: Rules) -> AgentError:
+    # Only of the outermost timer: a model that went silent ends with the same class, long before.
+    if isinstance(error, AttemptTimedOut) and not turn.deadline.allows_start(rules.now()):
         return DeadlineExceeded(f"no answer within {rules.total_s:g} s", (error,))
     return error

@@ -23,8 +23,10 @@ CLAIMED_WAIT_S = 0.1
 """How long a door waits for a call that is past its point of no return: a rename and an fsync."""
 
 
-class ToolCrashed(Exception):
+class ToolCrashed(AgentError):
     """A call raised something that is not an Exception (SystemExit, KeyboardInterrupt): it must not end the program."""
+
+    reason = "crashed"
 
 
 class DaemonExecutor(concurrent.futures.ThreadPoolExecutor):

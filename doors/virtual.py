@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from doors.threads import ToolCrashed
 from errors import AttemptTimedOut, OutcomeUnknown
 from events import Event, Listener, Scope
 from flow import Attempt, Awaiting, Blocking, Bus, Effect, Emit, Flow, Pause, Together, Within, not_an_effect
@@ -254,6 +255,10 @@ def _inline(effect: Blocking[Any]) -> Any:
     except Exception as error:  # kept in the gate for `closing`, and raised to the flow
         gate.settle(error=error)
         raise
+    except SystemExit as error:
+        crash = ToolCrashed(f"it raised {type(error).__name__}")
+        gate.settle(error=crash)
+        raise crash from None
     gate.settle(result)
     return result
 
@@ -265,5 +270,7 @@ def _immediate(awaitable: Any) -> Any:
         next(coroutine)
     except StopIteration as end:
         return end.value
+    except SystemExit as error:
+        raise ToolCrashed(f"it raised {type(error).__name__}") from None
     coroutine.close()
     raise TypeError("on the virtual clock a tool's coroutine may not wait for anything real")

@@ -86,7 +86,7 @@ class Approvals:
         if request.digest in self._answers:
             return self._answers[request.digest]
         if len(self._answers) >= self._asked_max:
-            yield from emit(ApprovalAnswered(request.tool, request.digest, False, "policy"))
+            yield from emit(ApprovalAnswered(request.tool, request.digest, False, "limit"))
             return Answer.NO
         yield from emit(ApprovalAsked(request.tool, request.digest, request.why))
         answer: Answer = yield AskHuman(request, limit_s)

@@ -227,7 +227,7 @@ def test_an_approved_write_runs_and_identical_requests_are_asked_once(doors: Doo
     world = World(doors, asks(call("page")), write, said("ok"))
     world.human = [Answer.YES]
     assert world.ask().status == "ok"
-    assert world.ran == ["page", "write", "write"]
+    assert world.ran == ["page", "write"]  # a write is never run twice for one message
     assert len(world.asked) == 1
 
 
@@ -339,10 +339,11 @@ def test_thinking_is_echoed_back_verbatim(doors: Doors) -> None:
 def test_a_model_that_always_asks_for_tools_ends_by_rounds_or_calls(doors: Doors) -> None:
     many = World(doors, *[asks(call("good", f"c{n}", x=str(n))) for n in range(30)])
     assert (many.ask().status, len(many.requests)) == ("failed", ROUNDS_MAX)
-    fifty = World(Doors(doors.name), asks(*[call("good", f"c{n}", x=str(n)) for n in range(50)]), said("ok"))
+    fifty = World(
+        Doors(doors.name), *[asks(*[call("good", f"{r}_{n}", x=f"{r}{n}") for n in range(50)]) for r in "abcde"]
+    )
     report = fifty.ask()
-    assert report.status == "failed"
-    assert len(fifty.ran) <= CALLS_MAX
+    assert (report.status, len(fifty.requests), len(fifty.ran)) == ("failed", 4, CALLS_MAX)
 
 
 def test_calls_beyond_sixteen_in_one_message_are_answered_unrun(doors: Doors) -> None:
@@ -384,7 +385,11 @@ def test_old_turns_are_left_out_when_the_window_is_full(doors: Doors) -> None:
 
 def test_a_mistake_in_this_program_fails_the_turn_and_not_the_chat(doors: Doors) -> None:
     world = World(doors, said("x"))
-    doors.world[AskModel] = lambda effect: {}["missing"]
+
+    def missing(effect: AskModel) -> Reply:
+        raise KeyError("missing")
+
+    doors.world[AskModel] = missing
     report = world.ask()
     assert report.status == "failed"
     assert report.error is not None
