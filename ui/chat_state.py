@@ -1,0 +1,319 @@
+"""What a chat is while it runs: what Ctrl-C stops, what the person is told, and how it ends.  (floor 6)
+
+Everything of the chat that has no colour; `chat.py` holds the two loops. `stop` is what Ctrl-C
+does right now: empty the line, wake who waits for the agent, stop the question. A signal
+handler of the blocking chat may call `interrupt` or `leave` between any two steps, so both only
+set marks and call `stop` last, which may raise.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import cli
+from errors import AgentError
+from safe_text import one_line
+from ui.commands import COMMANDS, Situation, is_command, run_command
+from ui.keys import Keys, Typed
+from ui.screen import OutputClosed, Screen, Sink, Standing
+from ui.steps import faults_line
+from ui.theme import Theme
+
+if TYPE_CHECKING:
+    from cli import Options
+    from config import Settings
+    from ui.prompt_port import AnyPrompt
+    from wiring import Agent
+
+TWICE_S = 1.0
+"""A second Ctrl-C within this time leaves."""
+
+PRELOAD_DELAY_S = 0.15
+"""The first keys after the prompt is painted should not have to share the interpreter with imports."""
+
+LEAVING_S_MAX = 2.0
+"""Stopping the question takes 0.1 s and closing the traces at most 1 s; longer is a hang."""
+
+SIGHUP, SIGINT, SIGTERM = 129, 130, 143
+
+
+class Interrupts:
+    """Counts Ctrl-C, and knows a second one within `TWICE_S`."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.count = 0
+        self._now = now
+        self._last_s = float("-inf")
+
+    def strike(self) -> bool:
+        """One more; True when it is the second in time."""
+        now_s = self._now()
+        second, self._last_s = now_s - self._last_s < TWICE_S, now_s
+        self.count += 1
+        return second
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether another one now would be the second."""
+        return self._now() - self._last_s < TWICE_S
+
+
+class Preload:
+    """Makes the agent in a daemon thread, so that the prompt need not wait for it.
+
+    Args:
+        start: imports what it needs and makes the agent.
+    """
+
+    def __init__(self, start: Callable[[], Agent]) -> None:
+        self.future: concurrent.futures.Future[Agent] = concurrent.futures.Future()
+        self._start = start
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Start, a little later; once."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="preload", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        time.sleep(PRELOAD_DELAY_S)
+        try:
+            agent = self._start()
+        except BaseException as error:  # handed to the chat, which ends with it; a thread would only print it
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(agent)
+
+
+class Chat:
+    """What both loops share: what is typed, what it means, and how the chat ends.
+
+    Args:
+        options, settings: of the program.
+        environ: for what the terminal can show.
+    """
+
+    def __init__(self, options: Options, settings: Settings, environ: Mapping[str, str]) -> None:
+        self.options, self.settings = options, settings
+        self.screen = Screen.for_chat(sys.stdout, environ, verbose=options.verbose)
+        self.screen.status_source = self._standing
+        self.keys = Keys(sys.stdin, environ)
+        self.keys.on_interrupt, self.keys.on_hangup = self.interrupt, partial(self.leave, SIGHUP)
+        self.interrupts = Interrupts()
+        self.agent: Agent | None = None
+        self.error: AgentError | None = None
+        self.leaving: int | None = None
+        self.last_question: str | None = None
+        self.stop: Callable[[], object] = _nothing  # what Ctrl-C does right now
+        self.on_started: Callable[[], object] = _nothing
+        self.unicode = Theme.of(sys.stdout, environ).unicode
+        self._environ = environ
+        self._watched: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._seen_interrupts = 0
+        self.troubles: list[str] = []
+        self.prompt: AnyPrompt | None = None
+
+    def open_prompt(self, on_painted: Callable[[], object]) -> AnyPrompt:
+        """The prompt this terminal can show."""
+        if Theme.of(sys.stdin, self._environ).moves and Theme.of(sys.stdout, self._environ).moves:
+            from ui.prompt import Prompt
+
+            self.prompt = Prompt(
+                self.settings.state_dir,
+                self._environ,
+                commands={name: command.what for name, command in COMMANDS.items()},
+                status=self._status,
+                on_interrupt=self.interrupt,
+                on_painted=on_painted,
+            )
+        else:
+            from ui.plain_prompt import PlainPrompt
+
+            self.prompt = PlainPrompt(sys.stdin, Sink(sys.stdout, self._environ), on_painted=on_painted)
+        return self.prompt
+
+    # --- what the person is told --------------------------------------------------------------------------
+
+    def greet(self) -> None:
+        """Say who is there, and plainly what is not as usual. Raises OutputClosed."""
+        self.screen.notice(f"Unflappable {cli.VERSION} · /help lists the commands, Ctrl-D leaves", "dim")
+        if self.options.offline:
+            self.screen.notice("! practice model (--offline): it needs no key and knows only a few tricks", "warn")
+        elif practising(self.options, self.settings):
+            words = "! no ANTHROPIC_API_KEY is set: this is the practice model, which knows only a few tricks"
+            self.screen.notice(words, "warn")
+        if self.options.faults:
+            line = faults_line(self.options.faults)
+            self.screen.notice(line.text, line.style)
+
+    def _standing(self) -> Standing:
+        agent = self.agent
+        if agent is None:
+            return Standing("practice" if practising(self.options, self.settings) else "", (), self.options.faults)
+        open_ones = [one for one in agent.guards.snapshots() if one.state != "closed"]
+        return Standing(
+            agent.links[0].name,
+            tuple(f"{one.name} {one.state.replace('_', '-')}" for one in open_ones),
+            tuple(str(spec) for spec in agent.plan.specs),
+        )
+
+    def _status(self) -> str:
+        """What stands below the prompt."""
+        if self.interrupts.is_fresh and self.leaving is None:
+            return "Ctrl-C again leaves"
+        cost_usd = self.agent.totals.cost_usd if self.agent is not None else None
+        return " · ".join(filter(None, [self.screen.standing, f"${cost_usd:.4f}" if cost_usd else ""]))
+
+    def tell_trouble(self) -> None:
+        """Say once what is wrong around the chat. Raises OutputClosed."""
+        troubles, self.troubles = self.troubles, []
+        if self.prompt is not None:
+            troubles.append(self.prompt.trouble())
+        for trouble in filter(None, troubles):
+            self.screen.notice(trouble, "dim")
+
+    # --- what comes from outside --------------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """Ctrl-C: stop what is going on; the second one leaves."""
+        if self.leaving is None:
+            if self.interrupts.strike():
+                self.leave(SIGINT)
+            else:
+                self.stop()
+
+    def leave(self, code: int) -> None:
+        """End the chat with this exit code; the first reason counts."""
+        if self.leaving is not None:
+            return
+        self.leaving = code
+        self._watched.put(code)
+        if self.prompt is not None:
+            self.prompt.leave()
+        if not self._is_prompting():
+            self.stop()  # last: in the blocking chat this may raise
+
+    def resume(self) -> None:
+        """SIGCONT: the program was stopped, and the terminal is not as we left it."""
+        if self.prompt is not None and self._is_prompting():
+            self.prompt.resume()
+        else:
+            self.keys.resume()
+
+    def _is_prompting(self) -> bool:
+        return self.prompt is not None and self.stop == self.prompt.clear
+
+    def started(self, future: concurrent.futures.Future[Agent]) -> None:
+        """The preload has ended: here is the agent, or the reason to end the chat."""
+        error = future.exception()
+        if error is None:
+            self.agent = future.result()
+        else:
+            self.error = error if isinstance(error, AgentError) else _broken(error)
+            self.leave(cli.USAGE if self.error.reason == "configuration" else cli.FAILED)
+        self.on_started()
+
+    def end_of_input(self) -> None:
+        """Ctrl-D, or the terminal is gone."""
+        self.leave(SIGHUP if self.keys.hung_up() else cli.OK)
+
+    def end_of_output(self) -> None:
+        """The terminal is gone, or whoever read the output."""
+        self.leave(SIGHUP if self.keys.hung_up() else cli.CLOSED_STDOUT)
+
+    @contextlib.contextmanager
+    def stopping_with(self, stop: Callable[[], object]) -> Iterator[None]:
+        """What Ctrl-C does while this lasts."""
+        self.stop = stop
+        try:
+            yield
+        finally:
+            self.stop = _nothing
+
+    # --- one line -----------------------------------------------------------------------------------------
+
+    def typed(self) -> Typed:
+        """What was typed ahead; after a Ctrl-C nothing is asked by itself."""
+        typed, count = self.keys.typed(), self.interrupts.count
+        if count != self._seen_interrupts:
+            typed, self._seen_interrupts = replace(typed, entered=False), count
+        return typed
+
+    def leaves_at_once(self, line: str) -> bool:
+        """Whether the line is `/quit`, which need not wait for anything."""
+        return line.split() == ["/quit"]
+
+    def take_leftover(self, prompt: AnyPrompt) -> bool:
+        """Take in keys that came right behind a line; False when a Ctrl-C is among them, and the line void."""
+        count = self.interrupts.count
+        self.keys.keep(prompt.leftover())
+        self.keys.drain()
+        return self.interrupts.count == count
+
+    def question_in(self, line: str) -> str | None:
+        """The question to ask, after doing what the line says otherwise. Raises OutputClosed."""
+        self.tell_trouble()
+        if not line.strip() or self.agent is None:
+            return None
+        if not is_command(line):
+            return line
+        result = run_command(line, Situation(self.agent, self.last_question, self.unicode))
+        if result.text:
+            self.screen.notice(result.text)
+        if result.leaves:
+            self.leave(cli.OK)
+        return result.question
+
+    def tell_stopped(self) -> None:
+        """A line was stopped before it was asked. Raises OutputClosed."""
+        if self.leaving is None:
+            self.screen.notice("! stopped", "warn")
+
+    def tell_waiting(self) -> None:
+        """The agent is not loaded yet. Raises OutputClosed."""
+        self.screen.notice("· starting; this goes out in a moment", "dim")
+
+    def tell_mistake(self, error: Exception) -> None:
+        """Something of ours broke. Raises OutputClosed."""
+        self.screen.notice(f"✗ a mistake in this program: {type(error).__name__}: {one_line(str(error))}", "bad")
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """The whole chat: terminal quiet, a watchdog for the end."""
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        with self.keys.quiet():
+            try:
+                yield
+            except OutputClosed:
+                self.end_of_output()
+
+    def _watch(self) -> None:
+        code = self._watched.get()
+        time.sleep(LEAVING_S_MAX)
+        self.keys.restore()
+        os._exit(code)  # something hangs: leaving must not
+
+
+def practising(options: Options, settings: Settings) -> bool:
+    """Whether the practice model answers: asked for, or because no link of the chain can be used without a key."""
+    links = [link.strip() for link in settings.model_chain.split(",")]
+    return options.offline or not (settings.anthropic_api_key or "practice" in links)
+
+
+def _broken(error: BaseException) -> AgentError:
+    return AgentError(f"the agent cannot be loaded: {type(error).__name__}: {one_line(str(error))}")
+
+
+def _nothing() -> None:
+    """Nothing is going on that could be stopped."""
