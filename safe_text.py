@@ -43,6 +43,7 @@ _KEY_SHAPES = re.compile(
 )
 _URL_PASSWORD = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
 MASK = "[secret]"
+_READ_CHARS_MAX = 50_000  # of a text of which one line is wanted; cleaning megabytes of it would take seconds
 _known_secrets: set[str] = set()
 
 
@@ -71,7 +72,7 @@ def clean(text: str) -> str:
 
 def one_line(text: str, chars_max: int = 200) -> str:
     """One safe, masked line of at most `chars_max` characters, for errors, logs and status."""
-    return shorten(mask(text.strip()).translate(_LINE), chars_max)
+    return shorten(mask(text.strip()[:_READ_CHARS_MAX]).translate(_LINE), chars_max)
 
 
 def shorten(text: str, chars_max: int) -> str:
@@ -81,9 +82,7 @@ def shorten(text: str, chars_max: int) -> str:
 
 def encodable(text: str) -> str:
     """Replace lone surrogates, which no UTF-8 encoder accepts; everything else is kept as typed."""
-    return (
-        text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if _has_surrogate(text) else text
-    )
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if _has_surrogate(text) else text
 
 
 def _has_surrogate(text: str) -> bool:

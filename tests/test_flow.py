@@ -135,7 +135,7 @@ def test_drivers_refuse_other_effects_and_close_the_flow(driver: Driver) -> None
 
     def flow() -> Flow[object]:
         try:
-            return (yield from blocking(lambda gate: None))
+            return (yield from blocking(lambda gate: "never"))
         finally:
             closed.append(True)
 
