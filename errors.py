@@ -477,5 +477,6 @@ def describe(reason: str, words: str = "", status: int | None = None) -> str:
     """A short safe sentence for a failure: "overloaded (529): try later"; HTML bodies are never shown."""
     said = _SAID.get(reason, reason.replace("_", " "))
     said = f"{said} ({status})" if status and status != 200 else said
+    words = re.sub(r"^\[Errno -?\d+\] ", "", words)
     words = "" if re.search(r"<\s*(!doctype|html|body|head)", words, re.I) else one_line(words)
     return f"{said}: {words}" if words and words.lower() != said else said

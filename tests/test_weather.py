@@ -123,7 +123,7 @@ def test_an_answer_that_cannot_be_believed_is_said_to_be_missing(doors: Doors, w
     output = (bench := Bench(doors, web)).ask(tool_of(bench), city="Berlin")
     assert output.degraded is True
     assert output.text.startswith("get_weather is not available for 'Berlin' right now: ")
-    assert "Nothing may be made up" in output.text
+    assert "may" not in output.text  # facts only: what the model must not do is in its instructions
     assert output.notice.startswith("get_weather is missing: ")
     assert "°" not in output.text
     assert "<html" not in output.text

@@ -71,9 +71,12 @@ class Providers(Generic[T]):
         """The first answer. AgentError when there is none, not even an old one: it says what each said."""
         failures: list[str] = []
         choices = [self._choice(provider, question, context, failures) for provider in self.each]
-        cache = Choice("cache", "cache", lambda _: self._remembering(question, failures), last_resort=True)
+        if self.cache.get(question, self.now()) is not None:
+            choices.append(
+                Choice("cache", "cache", lambda _: self._remembering(question, failures), last_resort=True)
+            )
         try:
-            return (yield from falling_back([*choices, cache], deadline=context.deadline, now=self.now))
+            return (yield from falling_back(choices, deadline=context.deadline, now=self.now))
         except AgentError as error:
             raise AgentError("; ".join(failures), reason=error.reason, kind=error.kind) from error
 
@@ -102,7 +105,7 @@ class Providers(Generic[T]):
     def _remembering(self, question: str, failures: list[str]) -> Flow[Answered[T]]:
         found = self.cache.get(question, self.now())
         if found is None:
-            raise AgentError("no earlier answer is kept", reason="not_found")
+            raise AgentError("the earlier answer is too old by now", reason="not_found")
         value, age_s = found
         return Answered(value, "cache", age_s, "; ".join(failures))
         yield  # never reached: makes this function a generator
@@ -117,10 +120,7 @@ def _hopping(error: AgentError) -> AgentError:
 
 def unavailable(tool: str, question: str, error: AgentError) -> ToolOutput:
     """The honest no: what the model reads, and what the program itself tells the user."""
-    text = (
-        f"{tool} is not available for {question!r} right now: {error.message}. "
-        "Tell the user so in plain words. Nothing may be made up in its place."
-    )
+    text = f"{tool} is not available for {question!r} right now: {error.message}."
     return ToolOutput(text, degraded=True, notice=f"{tool} is missing: {error.message}")
 
 

@@ -18,6 +18,7 @@ What this does not do: ask, read keys, or decide anything. A closed output raise
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
@@ -43,6 +44,9 @@ from ui.steps import Line, Standing, Steps, is_model
 __all__ = ["OutputClosed", "Screen", "Sink", "Standing", "preload"]
 
 STATUS_CHARS_MAX = 200
+
+COLUMNS_TO_WRAP = 30
+"""In less there is no room for words and an indent."""
 
 
 class Screen:
@@ -258,7 +262,15 @@ class Screen:
     def _tell(self, line: Line) -> None:
         if (line.detail and not self._verbose) or (self._quiet and not line.warning):
             return
-        self._commit(self._out.theme.paint(line.style, line.text))
+        for text in self._wrapped(line.text):
+            self._commit(self._out.theme.paint(line.style, text))
+
+    def _wrapped(self, text: str) -> list[str]:
+        """A long line broken between words, where a terminal would break it in the middle of one."""
+        columns = self._out.size().columns
+        if not self._out.is_terminal or columns < COLUMNS_TO_WRAP or len(text) < columns:
+            return [text]
+        return textwrap.wrap(text, columns - 1, subsequent_indent="    ", break_on_hyphens=False)
 
     def _commit(self, text: str) -> None:
         """Print whole lines, never in the middle of the model's words."""
