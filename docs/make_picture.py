@@ -24,10 +24,9 @@ from rich.text import Text
 ROOT = Path(__file__).parent.parent
 COLUMNS, ROWS = 100, 40
 QUESTION = "What's the weather in Seattle, and what is 15 multiplied by 23?"
-FAULTS = ("model:overloaded*2", "model:cut=text*1+2", "get_weather:refused")
-SHOWN = (
-    f'$ uv run python agent_async.py --offline {" ".join("--fault " + fault for fault in FAULTS)} \\\n    "{QUESTION}"'
-)
+FAULTS = ("model:overloaded*2", "model:cut=text*1", "get_weather:refused")
+SHOWN = "$ uv run python agent_async.py --offline \\\n"
+SHOWN += "    " + " ".join(f"--fault {fault}" for fault in FAULTS) + f' \\\n    "{QUESTION}"'
 
 
 def screen_of_a_run() -> pyte.Screen:
@@ -66,14 +65,12 @@ def as_text(screen: pyte.Screen) -> Text:
 
 def main() -> None:
     """Write docs/picture.svg."""
-    console = Console(
-        record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="standard"
-    )
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="standard")
     console.print(Text(SHOWN, style="bold"))
-    console.print(as_text(screen_of_a_run()))
+    console.print(as_text(screen_of_a_run()), end="\n\n")
     svg = console.export_svg(title="Unflappable", unique_id="unflappable")
     svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.S)  # fonts from elsewhere: the reader's own will do
-    svg = svg.replace("Fira Code", "ui-monospace")
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.S).replace("Fira Code", "ui-monospace")
     (ROOT / "docs" / "picture.svg").write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n")
 
 

@@ -72,9 +72,7 @@ class Providers(Generic[T]):
         failures: list[str] = []
         choices = [self._choice(provider, question, context, failures) for provider in self.each]
         if self.cache.get(question, self.now()) is not None:
-            choices.append(
-                Choice("cache", "cache", lambda _: self._remembering(question, failures), last_resort=True)
-            )
+            choices.append(Choice("cache", "cache", lambda _: self._remembering(question, failures), last_resort=True))
         try:
             return (yield from falling_back(choices, deadline=context.deadline, now=self.now))
         except AgentError as error:
@@ -118,10 +116,11 @@ def _hopping(error: AgentError) -> AgentError:
     return AgentError(error.message, reason="plan_limit", what_now=error.what_now, dependency=error.dependency)
 
 
-def unavailable(tool: str, question: str, error: AgentError) -> ToolOutput:
+def unavailable(tool: str, error: AgentError) -> ToolOutput:
     """The honest no: what the model reads, and what the program itself tells the user."""
-    text = f"{tool} is not available for {question!r} right now: {error.message}."
-    return ToolOutput(text, degraded=True, notice=f"{tool} is missing: {error.message}")
+    return ToolOutput(
+        f"not available right now ({error.message})", degraded=True, notice=f"{tool} is missing: {error.message}"
+    )
 
 
 def old_answer_notice(tool: str, answered: Answered[T]) -> str:

@@ -80,7 +80,7 @@ def search_tool(
         try:
             answered = yield from chain.asking(query, context)
         except AgentError as error:
-            return unavailable("web_search", query, error)
+            return unavailable("web_search", error)
         return ToolOutput(
             _told(answered, query, nonce),
             source=answered.source,

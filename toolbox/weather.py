@@ -113,7 +113,7 @@ def weather_tool(
         try:
             answered = yield from providers.asking(city, context)
         except AgentError as error:
-            return unavailable("get_weather", city, error)
+            return unavailable("get_weather", error)
         lines = [answered.value.text, _age(answered.value, wall())]
         if answered.age_s is not None:
             lines.insert(0, f"No live answer now ({answered.why}). This is from {age_in_words(answered.age_s)} ago:")
