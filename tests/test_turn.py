@@ -25,7 +25,7 @@ from core.turn import (
     meaning_of,
 )
 from doors.aio import AsyncDoor
-from errors import AgentError, BadInput, ErrorType, OutcomeUnknown
+from errors import AgentError, AttemptTimedOut, BadInput, ErrorType, OutcomeUnknown
 from events import HistoryTrimmed, StuckNoticed, ToolCallEnded, TurnCancelled, TurnEnded
 from flow import Flow, Gate, RunTools, blocking, pause
 from messages import Message, Other, Reply, Text, Thinking, ToolResult, ToolUse, Usage, assistant, user
@@ -60,6 +60,7 @@ class World:
         self.asked: list[AskHuman] = []
         self.ran: list[str] = []
         self.kept: list[Checkpoint] = []
+        self.broken: list[str] = []
         self.conversation = Conversation("s")
         self.clock = 1_000.0
         self.window_tokens = 1_000_000
@@ -104,7 +105,7 @@ class World:
             "max_tokens": effect.request.max_tokens,
             "messages": [message.to_wire() for message in effect.request.messages],
         }
-        assert breaches(wire) == []
+        self.broken += breaches(wire)  # not raised here: a turn survives whatever its world raises
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         if isinstance(reply, AgentError):
             raise reply
@@ -120,7 +121,7 @@ class World:
     def ask(self, question: str = "?") -> TurnReport:
         self.turn = Turn.begin(self.conversation, question, self.mode, self.rules())
         report: TurnReport = self.doors.run(answering(self.turn, self.conversation, self.rules()))
-        assert breaches(self.next_request()) == []
+        assert [*self.broken, *breaches(self.next_request())] == []
         return report
 
     def next_request(self) -> dict[str, Any]:
@@ -185,6 +186,12 @@ def test_bad_input_goes_back_to_the_model_a_bounded_number_of_times(doors: Doors
     assert report.error.kind is ErrorType.LOGIC
 
 
+def test_many_calls_wrong_in_the_same_way_in_one_message_are_one_correction(doors: Doors) -> None:
+    world = World(doors, asks(*[call("picky", f"c{n}", x=str(n)) for n in range(9)]), said("I see"))
+    report = world.ask()
+    assert (report.status, len(report.tool_calls)) == ("ok", 9)
+
+
 def test_an_unknown_tool_and_unreadable_input_are_told_to_the_model(doors: Doors) -> None:
     broken = ToolUse("b", "good", {}, raw='{"x": NaN}', problem="NaN is not JSON")
     world = World(doors, asks(call("nope", "a"), broken, call("good", "c", x=5)), said("ok"))
@@ -215,10 +222,12 @@ def test_a_write_after_untrusted_text_asks_and_one_beside_it_does_not(doors: Doo
     assert report.status == "ok"
 
 
-def test_with_nobody_there_a_doubtful_write_needs_a_human(doors: Doors) -> None:
+def test_with_nobody_there_a_doubtful_write_needs_a_human_and_the_program_says_so(doors: Doors) -> None:
     world = World(doors, asks(call("page")), asks(call("write", "w")), said("could not"))
     world.human = [Answer.NOBODY]
-    assert world.ask().status == "needs_human"
+    report = world.ask()
+    assert (report.status, report.error) == ("needs_human", None)
+    assert report.text == "could not\n\n[write was not run: nobody was there to approve it.]"
     assert world.ran == ["page"]
 
 
@@ -267,6 +276,49 @@ def test_an_unknown_outcome_is_said_and_kept(doors: Doors) -> None:
     report = world.ask()
     assert (report.status, report.tool_calls[0].status) == ("failed", "unknown")
     assert world.conversation.messages[-1] == assistant("[stopped: dubious: may or may not have happened, no answer]")
+    assert report.error is not None
+    assert "may or may not have happened" in report.error.message
+    assert "Try again" not in report.error.what_now
+
+
+def test_an_unknown_outcome_of_an_optional_tool_is_told_by_the_program(doors: Doors) -> None:
+    world = World(doors, asks(call("doubtful")), said("done, I think"))
+    world.tools.append(world.tool("doubtful", world._raise(OutcomeUnknown("no word")), writes=True))
+    report = world.ask()
+    assert (report.status, report.degraded) == ("degraded", ("doubtful",))
+    assert report.text == "done, I think\n\n[doubtful: the outcome is unknown]"
+
+
+def test_a_lookalike_of_a_tools_name_does_not_run_the_tool(doors: Doors) -> None:
+    world = World(doors, asks(call("wri te", "a"), call("write\u200b", "b")), said("ok"))
+    world.tools.append(world.tool("wri_te", lambda: ToolOutput("never"), writes=True))
+    report = world.ask()
+    assert [result.status for result in report.tool_calls] == ["invalid", "invalid"]
+    assert world.ran == []
+
+
+def test_a_model_that_only_went_silent_is_not_called_a_deadline(doors: Doors) -> None:
+    world = World(doors, AttemptTimedOut(1.0, silent=True))
+    silent = world.ask()
+    assert silent.error is not None
+    assert (silent.error.type, silent.error.message) == ("TimedOut", "no answer for 1 s")
+
+    def late(effect: AskModel) -> Reply:
+        world.clock += 200.0
+        raise AttemptTimedOut(120.1)
+
+    doors.world[AskModel] = late
+    over = world.ask()
+    assert over.error is not None
+    assert (over.error.type, over.error.message) == ("DeadlineExceeded", "no answer within 120 s")
+
+
+def test_an_empty_question_is_never_sent(doors: Doors) -> None:
+    world = World(doors, said("?"))
+    report = world.ask(" \n")
+    assert (report.status, world.requests, world.conversation.messages) == ("failed", [], ())
+    assert report.error is not None
+    assert report.error.type == "BadInput"
 
 
 def test_refusal_fails_runs_nothing_and_keeps_history_as_before(doors: Doors) -> None:
@@ -325,6 +377,8 @@ def test_a_paused_turn_goes_back_as_it_came_and_is_merged(doors: Doors) -> None:
     assert world.requests[1].request.messages[-1] == Message("assistant", (Text("Let me see. "), search))
     assert report.text == "Let me see. Found."
     assert world.conversation.messages[-1] == Message("assistant", (Text("Let me see. "), Text("Found.")))
+    ended = World(Doors(doors.name), paused, Reply((), "end_turn", Usage(1, 1, 0, 0)))
+    assert ended.ask("q").text == "Let me see."  # everything was said before the pause
     endless = World(Doors(doors.name), paused)
     assert (endless.ask().status, len(endless.requests)) == ("failed", PAUSES_MAX + 1)
 
@@ -380,6 +434,14 @@ def test_old_turns_are_left_out_when_the_window_is_full(doors: Doors) -> None:
     world.conversation.messages = (user("x" * 3_000), assistant("a"), user("y"), assistant("b"))
     world.ask("q")
     assert world.requests[0].request.messages == (user("y"), assistant("b"), user("q"))
+    assert doors.heard.of(HistoryTrimmed) == [HistoryTrimmed(2)]
+
+
+def test_leaving_out_old_turns_is_told_once_and_not_at_every_round(doors: Doors) -> None:
+    world = World(doors, asks(call("good", "a")), asks(call("good", "b")), said("ok"))
+    world.window_tokens = 1_600
+    world.conversation.messages = (user("x" * 3_000), assistant("a"))
+    world.ask("q")
     assert doors.heard.of(HistoryTrimmed) == [HistoryTrimmed(2)]
 
 
