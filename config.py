@@ -14,13 +14,13 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from errors import ConfigurationError
-from safe_text import one_line, register_secret
+from safe_text import mask, one_line, register_secret
 
 T = TypeVar("T")
 DEFAULT_CHAIN = "anthropic:claude-sonnet-5-5,anthropic:claude-haiku-5-5"
@@ -35,9 +35,9 @@ class BreakerSetting:
     open_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Settings:
-    """All settings; the defaults are those of a production chat. Times in seconds."""
+    """All settings; the defaults are those of a production chat. Times in seconds. Printed without secrets."""
 
     anthropic_api_key: str | None = field(default=None, repr=False)
     anthropic_base_url: str | None = None
@@ -69,6 +69,10 @@ class Settings:
     log_level: str = "INFO"
     log_format: str = "text"
 
+    def __repr__(self) -> str:
+        shown = (f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if one.repr)
+        return mask(f"Settings({', '.join(shown)})")  # a URL may carry a password
+
 
 # --- what a value may be --------------------------------------------------------------------------------
 
@@ -85,10 +89,7 @@ def _key(value: str) -> str:
 
 def _number(low: float, high: float) -> Callable[[str], float]:
     def parse(value: str) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
+        number = float(value) if _PLAIN_NUMBER.fullmatch(value) else math.nan
         if not low <= number <= high:
             raise ValueError(f"a number from {low:g} to {high:g}")
         return number
@@ -98,7 +99,7 @@ def _number(low: float, high: float) -> Callable[[str], float]:
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
-        if not re.fullmatch(r"\d{1,9}", value) or not low <= int(value) <= high:
+        if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
             raise ValueError(f"a whole number from {low} to {high}")
         return int(value)
 
@@ -111,7 +112,7 @@ def _url(value: str) -> str:
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         fits = False
-    if not fits or any(character.isspace() for character in value):
+    if not fits or " " in value or not value.isprintable():
         raise ValueError("a URL that starts with http:// or https://")
     return value.rstrip("/")
 
@@ -119,7 +120,10 @@ def _url(value: str) -> str:
 def _folder(value: str) -> Path:
     if "\0" in value:
         raise ValueError("a path")
-    return Path(value).expanduser()
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError("a path; whose home ~ stands for is not known here") from None
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -133,25 +137,31 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 
 def _breakers(value: str) -> tuple[BreakerSetting, ...]:
-    allowed = "entries like web_search.wikipedia=3/30 (failures in a row / seconds open), separated by commas"
-    settings = []
+    settings: dict[str, BreakerSetting] = {}
     for entry in filter(None, (part.strip() for part in value.split(","))):
-        match = re.fullmatch(r"([A-Za-z][\w.:-]*)\s*=\s*(\d{1,6})\s*/\s*(\d{1,6}(?:\.\d+)?)", entry)
-        if match is None or int(match[2]) < 1 or not 0 < float(match[3]) <= 86_400:
-            raise ValueError(allowed)
-        settings.append(BreakerSetting(match[1], int(match[2]), float(match[3])))
-    return tuple(settings)
+        match = _BREAKER.fullmatch(entry)
+        if match is None or int(match[2]) < 1 or not 0 < float(match[3]) <= _DAY_S or match[1] in settings:
+            raise ValueError(
+                "entries like web_search.wikipedia=3/30 (failures in a row / seconds open), separated by commas, "
+                "each dependency once"
+            )
+        settings[match[1]] = BreakerSetting(match[1], int(match[2]), float(match[3]))
+    return tuple(settings.values())
 
 
 _DAY_S = 86_400.0
+_CALL_S_MIN = 0.25  # no attempt starts with less than 0.2 s left (`deadline.py`)
+_PLAIN_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")  # float() takes 1_0 and ١
+_PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
+_BREAKER = re.compile(r"([A-Za-z][^\s=,]*)\s*=\s*([0-9]{1,6})\s*/\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)")
 _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ANTHROPIC_API_KEY": ("anthropic_api_key", _key),
     "ANTHROPIC_BASE_URL": ("anthropic_base_url", _url),
     "MODEL_CHAIN": ("model_chain", _text),
     "MAX_TOKENS": ("max_tokens", _whole(1, 128_000)),
-    "LLM_TIMEOUT": ("llm_timeout_s", _number(0.2, _DAY_S)),
-    "TOOL_TIMEOUT": ("tool_timeout_s", _number(0.2, _DAY_S)),
-    "TOTAL_TIMEOUT": ("total_timeout_s", _number(0.2, _DAY_S)),
+    "LLM_TIMEOUT": ("llm_timeout_s", _number(0.05, _DAY_S)),
+    "TOOL_TIMEOUT": ("tool_timeout_s", _number(_CALL_S_MIN, _DAY_S)),
+    "TOTAL_TIMEOUT": ("total_timeout_s", _number(_CALL_S_MIN, _DAY_S)),
     "MAX_RETRIES": ("max_retries", _whole(0, 20)),
     "RETRY_BASE_DELAY": ("retry_base_delay_s", _number(0, 3_600)),
     "RETRY_MAX_DELAY": ("retry_max_delay_s", _number(0, 3_600)),
@@ -185,6 +195,8 @@ def read_settings(environment: Mapping[str, str], **options: Any) -> Settings:
     """
     for name in _SECRETS:
         register_secret(environment.get(name, "").strip())
+    for name in _READERS:
+        register_secret(_password_in(environment.get(name, "")))
     values: dict[str, Any] = {}
     for name, (attribute, parse) in _READERS.items():
         text = environment.get(name, "").strip()
@@ -192,6 +204,12 @@ def read_settings(environment: Mapping[str, str], **options: Any) -> Settings:
             values[attribute] = _parsed(name, text, parse)
     values.setdefault("user", login_name())
     return Settings(**{**values, **{name: value for name, value in options.items() if value is not None}})
+
+
+def _password_in(value: str) -> str | None:
+    """The password of a URL, alone or at the end of `local:MODEL@URL`: errors may show it apart from its URL."""
+    found = _PASSWORD.search(value)
+    return found[1] if found else None
 
 
 def _parsed(name: str, text: str, parse: Callable[[str], T]) -> T:
@@ -210,18 +228,20 @@ def login_name() -> str:
         return "unknown"
 
 
-def environment_with_dotenv(folder: Path) -> dict[str, str]:
+def environment_with_dotenv(folder: Path = Path()) -> dict[str, str]:
     """The process's variables over those of `folder/.env`, where there is one.
 
+    A variable that is set to nothing beats the file too: `ANTHROPIC_API_KEY= agent_async.py` runs without a key.
     Raises ConfigurationError when `.env` is there and cannot be read.
     """
     path = folder / ".env"
-    if not path.is_file():
-        return dict(os.environ)
-    from dotenv import dotenv_values  # 39 ms, only paid for where the file exists
-
     try:
-        from_file = dotenv_values(path)
+        if not path.is_file():
+            return dict(os.environ)
+        from dotenv import dotenv_values  # 39 ms, only paid for where the file exists
+
+        from_file = dotenv_values(path, encoding="utf-8-sig")  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f".env cannot be read: {one_line(str(error))}", what_now="Correct .env.") from None
+        why = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
+        raise ConfigurationError(f".env cannot be read: {one_line(why)}", what_now="Correct .env.") from None
     return {**{name: value for name, value in from_file.items() if value is not None}, **os.environ}

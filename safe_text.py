@@ -41,7 +41,7 @@ _KEY_SHAPES = re.compile(
     r"sk-ant-[A-Za-z0-9_\-]{8,}|sk-[A-Za-z0-9_\-]{20,}|AIza[A-Za-z0-9_\-]{20,}|tvly-[A-Za-z0-9_\-]{8,}"
     r"|BSA[A-Za-z0-9_\-]{20,}|(?i:bearer)\s+[A-Za-z0-9._~+/\-]{8,}=*"
 )
-_URL_PASSWORD = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
+_URL_PASSWORD = re.compile(r"(?<=://)[^/\s@]+(?=@)")  # a user without a password may be a token
 MASK = "[secret]"
 _READ_CHARS_MAX = 50_000  # of a text of which one line is wanted; cleaning megabytes of it would take seconds
 _known_secrets: set[str] = set()
