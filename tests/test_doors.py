@@ -497,3 +497,46 @@ def test_a_hanging_thread_or_name_lookup_does_not_hold_the_exit() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert done.stdout.strip() == "AttemptTimedOut"
+
+
+def test_a_stop_that_comes_while_a_late_call_is_waited_for_is_still_a_stop() -> None:
+    release = threading.Event()
+    gate = Gate()
+
+    def call(gate: Gate) -> None:
+        gate.claim()
+        release.wait(10)
+
+    async def run() -> None:
+        task = asyncio.create_task(AsyncDoor().run(attempt(blocking(call, gate), 0.05)))
+        await asyncio.sleep(0.1)  # past the limit, inside the grace: the race itself is the subject
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    release.set()
+    assert gate.claimed
+
+
+def test_an_alarm_that_strikes_while_a_listener_is_told_waits_for_it() -> None:
+    from flow import Fetch
+
+    told: list[str] = []
+
+    def slow(stamped: Any) -> None:
+        told.append("begun")
+        end_s = time.monotonic() + 0.1
+        while time.monotonic() < end_s:
+            pass
+        told.append("ended")
+
+    def perform(effect: Any, branch: Any) -> str:
+        branch.emit(NoticeGiven("x"))
+        told.append("went on")
+        return "late"
+
+    door = BlockingDoor({Fetch: perform}, listeners=[slow])
+    with pytest.raises(AttemptTimedOut):
+        door.run(attempt(fetch(HttpRequest("GET", "http://x/")), 0.05))
+    assert told == ["begun", "ended"]
