@@ -16,6 +16,7 @@ that people copy free of dependencies, and works with any SDK built the same way
 
 from __future__ import annotations
 
+import datetime
 import email.utils
 import errno
 import math
@@ -195,8 +196,8 @@ class AttemptTimedOut(AgentError):
     reason = "timeout"
 
     def __init__(self, limit_s: float, *, silent: bool = False) -> None:
-        what = f"no answer for {limit_s:g} s" if silent else f"no answer within {limit_s:g} s"
-        super().__init__(what)
+        what = f"no answer {'for' if silent else 'within'} {round(limit_s, 2):g} s"
+        super().__init__(what, what_now=WHAT_NOW["timeout"])
         self.limit_s = limit_s
         self.silent = silent
 
@@ -218,9 +219,7 @@ class GaveUp(AgentError):
 
     def __init__(self, message: str, causes: tuple[BaseException, ...], *, what_now: str = "") -> None:
         last = causes[-1] if causes else None
-        wait_s = [
-            cause.retry_after_s for cause in causes if isinstance(cause, AgentError) and cause.retry_after_s
-        ]
+        wait_s = [cause.retry_after_s for cause in causes if isinstance(cause, AgentError) and cause.retry_after_s]
         super().__init__(
             message,
             reason=reason_of(last) if last else "timeout",
@@ -314,18 +313,24 @@ def reason_of_response(status: int, error_type: str = "", error_code: str = "", 
     """
     if _SPENT_CODES.search(error_code):
         return "billing"
-    reason = _BY_TYPE.get(error_type) if status < 400 else _BY_STATUS.get(status)
-    if reason is None and status >= 500:
-        reason = "overloaded" if error_type == "overloaded_error" else "server_error"
-    if reason is None and 300 <= status < 400:
-        reason = "redirect"
-    if reason is None:
-        reason = _BY_TYPE.get(error_type) or ("bad_request" if status >= 400 else "server_error")
+    reason = _BY_STATUS.get(status) or _by_class(status, error_type)
     if reason == "bad_request" and _SPENT.search(message):
         return "billing"
     if reason == "bad_request" and _TOO_LONG.search(message):
         return "too_large"
     return reason
+
+
+def _by_class(status: int, error_type: str) -> str:
+    """For a status without a row of its own, and for error events (200), of which only the type tells."""
+    if 300 <= status < 400:
+        return "redirect"
+    if status >= 500:
+        return "overloaded" if error_type == "overloaded_error" else "server_error"
+    if status < 400:
+        return _BY_TYPE.get(error_type, "server_error")
+    reason = _BY_TYPE.get(error_type, "bad_request")
+    return "bad_request" if reason == "server_error" else reason  # by its status it is not the server's
 
 
 def _reason_of_class(error: BaseException) -> str:
@@ -356,9 +361,7 @@ def _reason_of_builtin(error: BaseException) -> str:
         return "disk" if error.errno in _DISK_ERRNOS else "connection"
     if type(error).__name__ == "JSONDecodeError":
         return "protocol"  # rubbish where JSON was promised
-    if isinstance(
-        error, (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError)
-    ):
+    if isinstance(error, (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError)):
         return "bad_input"
     return "crashed" if isinstance(error, (MemoryError, RecursionError)) else "internal"
 
@@ -411,9 +414,10 @@ def _number(value: str) -> float | None:
 
 def _http_date_s(value: str) -> float | None:
     try:
-        return email.utils.parsedate_to_datetime(value).timestamp()
+        at = email.utils.parsedate_to_datetime(value)
     except (ValueError, TypeError, OverflowError):
         return None
+    return (at if at.tzinfo else at.replace(tzinfo=datetime.UTC)).timestamp()  # asctime's form names no zone
 
 
 def translate(error: BaseException, dependency: str, wall_s: float) -> AgentError:
@@ -431,10 +435,9 @@ def translate(error: BaseException, dependency: str, wall_s: float) -> AgentErro
     headers: Any = getattr(response, "headers", None) or {}
     status = getattr(error, "status_code", None)
     status = status if isinstance(status, int) else None
-    words = _text(error, "api_message") or str(getattr(error, "message", "") or error) or type(error).__name__
     reason = reason_of(error)
     return AgentError(
-        describe(reason, words, status),
+        describe(reason, words_of(error), status),
         reason=reason,
         dependency=dependency,
         status=status,
@@ -444,6 +447,18 @@ def translate(error: BaseException, dependency: str, wall_s: float) -> AgentErro
         what_now=WHAT_NOW.get(reason, ""),
     )
 
+
+def words_of(error: BaseException) -> str:
+    """What an exception says, raw. Broken connections of asyncio say nothing: then it is the first cause that does."""
+    is_answer = isinstance(getattr(error, "status_code", None), int)
+    causes = [error] if is_answer else _causes(error)
+    words = (_text(cause, "api_message") or _text(cause, "message") or str(cause) for cause in causes)
+    said = filter(None, (_BOILERPLATE.sub("", word) for word in words))
+    return next(said, "" if is_answer else type(error).__name__)
+
+
+# Words without news: the SDK's where a body has none of its own, and asyncio's for whatever keeps it from connecting.
+_BOILERPLATE = re.compile(r"^(?:Error code: \d+(?: - )?|\[Errno -?\d+\] |All connection attempts failed$)")
 
 WHAT_NOW = {
     "authentication": "Check the API key.",
@@ -459,6 +474,8 @@ WHAT_NOW = {
     "server_error": "Ask again in a moment.",
     "overloaded": "Ask again in a moment.",
     "rate_limit": "Wait a moment, or lower the rate of questions.",
+    "protocol": "Ask again; if it stays, check the base URL and what stands between here and the API.",
+    "bad_request": "Look at the trace for the shape of the request, or start anew.",
     "too_large": "Ask a shorter question or start anew.",
 }
 
@@ -478,5 +495,5 @@ def describe(reason: str, words: str = "", status: int | None = None) -> str:
     said = _SAID.get(reason, reason.replace("_", " "))
     said = f"{said} ({status})" if status and status != 200 else said
     words = re.sub(r"^\[Errno -?\d+\] ", "", words)
-    words = "" if re.search(r"<\s*(!doctype|html|body|head)", words, re.I) else one_line(words)
+    words = "" if re.search(r"^\s*<|<\s*(!doctype|html|body|head)", words, re.I) else one_line(words)
     return f"{said}: {words}" if words and words.lower() != said else said

@@ -18,7 +18,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from errors import WHAT_NOW, AgentError, describe, reason_of, translate
+from errors import WHAT_NOW, AgentError, describe, reason_of, translate, words_of
 from events import AttemptAbandoned, ModelAnswered, TextStreamed
 from flow import Branch
 from messages import Message, Reply, ToolUse
@@ -62,7 +62,11 @@ class Exchange:
         self._opened = True
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "text/event-stream":
-            raise AgentError(describe("protocol", kind or "no content type"), reason="protocol")
+            raise self._error("protocol", describe("protocol", kind or "no content type"))
+        coding = headers.get("content-encoding", "identity").strip().lower()
+        if coding not in ("", "identity"):
+            # Not asked for, and dangerous: 64 KiB may unpack to a chunk that holds the loop for seconds.
+            raise self._error("protocol", describe("protocol", f"packed with {coding}"))
 
     def feed(self, chunk: bytes) -> bool:
         """Take a piece of the body; True when the answer is complete."""
@@ -109,12 +113,13 @@ class Exchange:
     def _as_agent_error(self, error: Exception) -> AgentError:
         dependency = self._link.dependency
         if isinstance(error, AgentError):
+            error.what_now = error.what_now or WHAT_NOW.get(error.reason, "")
             return translate(error, dependency, self._wall())
         if type(error).__name__.startswith("API") and isinstance(error.__cause__, Exception):
             error = error.__cause__  # "Connection error." says less than what is behind it
         reason = reason_of(error)
         if reason == "connection" and self._streaming:
-            return self._error("protocol", f"the answer broke off: {one_line(str(error))}")
+            return self._error("protocol", f"the answer broke off: {one_line(words_of(error))}")
         if reason == "bad_input":  # a ValueError of the SDK's or ours: nobody's input, but somebody's bug
             reason = "protocol" if self._opened else "internal"
             return self._error(reason, describe(reason, f"{type(error).__name__}: {error}"))

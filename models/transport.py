@@ -7,14 +7,16 @@ guards, screen. A fault that cannot strike (a cut in the text of an answer witho
 given back to the plan, and told to nobody. How faults look is in `wire_faults.py`.
 
 It also shortens error answers: what counts of them is the status, and neither a page of
-megabytes nor a body that breaks off may hide it.
+megabytes nor a body that stalls, breaks off or cannot be unpacked may hide it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -28,6 +30,9 @@ from models.wire_faults import BreakingPoint, answer_to
 
 ERROR_BYTES_MAX = 64 * 1024
 """What is read of an error answer. The API's own are under 1 KiB; proxies send pages."""
+
+ERROR_BODY_S = 0.3
+"""Seconds that body may be late. It mostly comes with its status; this outlives one lost packet."""
 
 fault_listener: ContextVar[Callable[[Event], None] | None] = ContextVar("fault_listener", default=None)
 """Told when a fault strikes; set by whoever makes the request, for as long as it runs."""
@@ -54,7 +59,7 @@ class FaultyTransport(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         """Send the request of a blocking client, or fail as planned."""
         strike = self._draw(request, request.read())
         if strike is None:
-            return _bounded(self._inner.handle_request(request))
+            return _bounded(self._inner.handle_request(request), request)
         time.sleep(strike.begin())
         if (response := strike.instead()) is not None:
             return response
@@ -65,7 +70,7 @@ class FaultyTransport(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         """Send the request of an asyncio client, or fail as planned."""
         strike = self._draw(request, await request.aread())
         if strike is None:
-            return _bounded(await self._inner.handle_async_request(request))
+            return _bounded(await self._inner.handle_async_request(request), request)
         await asyncio.sleep(strike.begin())
         if (response := strike.instead()) is not None:
             return response
@@ -136,7 +141,7 @@ class _Strike:
         breaks = self.fault.kind in ("cut", "stall")
         if not breaks or response.status_code != 200 or not is_stream:
             self.give_back()
-            return _bounded(response)
+            return _bounded(response, self._request)
         return _with_stream(response, _BreakingStream(response.stream, self))
 
     def silence(self) -> httpx2.ReadTimeout:
@@ -209,44 +214,62 @@ class _BreakingStream(httpx2.SyncByteStream, httpx2.AsyncByteStream):
 # --- error answers ---------------------------------------------------------------------------------------
 
 
-def _bounded(response: httpx2.Response) -> httpx2.Response:
-    """An error answer with a body that is short and never fails: what counts is its status."""
+def _bounded(response: httpx2.Response, request: httpx2.Request) -> httpx2.Response:
+    """An error answer with a body that is short, plain, soon over and never fails: what counts is its status."""
     if response.status_code < 300:
         return response
-    return _with_stream(response, _ErrorBody(response.stream))
+    request.extensions.get("timeout", {})["read"] = ERROR_BODY_S  # the transport looks when the body is read
+    body = _ErrorBody(response.stream, response.headers.get("content-encoding", ""))
+    bounded = _with_stream(response, body)
+    bounded.headers.pop("content-encoding", None)
+    return bounded
 
 
 class _ErrorBody(httpx2.SyncByteStream, httpx2.AsyncByteStream):
-    """The beginning of a body; where the connection breaks, it ends."""
+    """The beginning of a body, unpacked; where the connection breaks, it ends."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, coding: str) -> None:
         self._inner = inner
+        self._coding = coding.strip().lower()
+        self._read = bytearray()
+        self._end_s = time.monotonic() + ERROR_BODY_S
 
     def __iter__(self) -> Iterator[bytes]:
-        left = ERROR_BYTES_MAX
-        try:
+        with contextlib.suppress(*_BREAKS):
             for chunk in self._inner:
-                yield chunk[:left]
-                if (left := left - len(chunk)) <= 0:
-                    return
-        except (httpx2.NetworkError, httpx2.ProtocolError):
-            return
+                if self._is_enough(chunk):
+                    break
+        yield self._plain()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = ERROR_BYTES_MAX
-        try:
+        with contextlib.suppress(*_BREAKS):
             async for chunk in self._inner:
-                yield chunk[:left]
-                if (left := left - len(chunk)) <= 0:
-                    return
-        except (httpx2.NetworkError, httpx2.ProtocolError):
-            return
+                if self._is_enough(chunk):
+                    break
+        yield self._plain()
 
     def close(self) -> None:
         self._inner.close()
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+    def _is_enough(self, chunk: bytes) -> bool:
+        self._read += chunk
+        return len(self._read) >= ERROR_BYTES_MAX or time.monotonic() > self._end_s
+
+    def _plain(self) -> bytes:
+        body = bytes(self._read[:ERROR_BYTES_MAX])
+        if self._coding in ("", "identity"):
+            return body
+        try:  # we asked for no packing; what a proxy packs nevertheless may be a bomb, or noise
+            return zlib.decompressobj(_GZIP_OR_ZLIB).decompress(body, ERROR_BYTES_MAX)
+        except zlib.error:
+            return b""
+
+
+_BREAKS = (httpx2.NetworkError, httpx2.ProtocolError, httpx2.ReadTimeout)
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 def _with_stream(response: httpx2.Response, stream: Any) -> httpx2.Response:

@@ -96,7 +96,7 @@ def of_failure(event: AttemptFailed) -> dict[str, Any]:
             OUTCOME: event.outcome,
             ERROR_MESSAGE: kept_text(event.message),
             HTTP_STATUS: event.status,
-            REQUEST_ID: event.request_id,
+            REQUEST_ID: kept_text(event.request_id) if event.request_id else None,
         }
     )
 

@@ -296,6 +296,7 @@ class FakeMessages:
         with contextlib.suppress(OSError):  # the listener was closed
             while not self.closing.is_set():
                 sock, _ = self._listener.accept()
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else pieces wait for ACKs, 40 ms each
                 self.connections += 1
                 self._sockets.append(sock)
                 self._spawn(self._serve, sock)

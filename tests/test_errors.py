@@ -62,6 +62,9 @@ def real_status_error(status: int, error_type: str = "", message: str = "x", hea
         (504, "", ErrorType.TRANSIENT, Outcome.FAILURE, Advice.RETRY),
         (529, "overloaded_error", ErrorType.TRANSIENT, Outcome.FAILURE, Advice.NEXT),
         (418, "", ErrorType.FATAL, Outcome.NEUTRAL, Advice.STOP),
+        (418, "api_error", ErrorType.FATAL, Outcome.NEUTRAL, Advice.STOP),
+        (418, "rate_limit_error", ErrorType.TRANSIENT, Outcome.THROTTLED, Advice.RETRY),
+        (302, "api_error", ErrorType.FATAL, Outcome.NEUTRAL, Advice.STOP),
         (599, "", ErrorType.TRANSIENT, Outcome.FAILURE, Advice.RETRY),
     ],
 )
@@ -170,6 +173,7 @@ def test_rejections_say_nothing_about_a_dependency() -> None:
         ({"retry-after": "3600000"}, 3_600_000.0),
         ({"retry-after": "Thu, 01 Jan 1970 00:16:50 GMT"}, 10.0),
         ({"retry-after": "Thu, 01 Jan 1970 00:00:01 GMT"}, 0.0),
+        ({"retry-after": "Thu Jan  1 00:16:50 1970"}, 10.0),  # asctime's form: GMT although it says no zone
         ({"retry-after": "Thu, 99 Foo 1970"}, None),
         ({}, None),
     ],
