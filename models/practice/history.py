@@ -23,8 +23,8 @@ _NUDGE = re.compile(
     r"|your (?:last )?(?:answer|reply|message|response) was (?:empty|cut)\b)",
     re.IGNORECASE,
 )
-# Marks put around the words of others, each alone on its line or with "untrusted" in its name.
-_BOUNDARY = re.compile(r"^[ \t]*</?[a-z][\w-]*(?:\s[^<>\n]*)?>[ \t]*$\n?|</?untrusted\b[^<>\n]*>", re.I | re.M)
+# Marks put around the words of others (`toolbox/boundary.py`), each alone on its line.
+_BOUNDARY = re.compile(r"^\[(?:data [0-9a-f]+: [^\]\n]*|end of data [0-9a-f]+)\]$\n?", re.M)
 
 
 @dataclass(frozen=True, slots=True)
