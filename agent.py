@@ -9,38 +9,43 @@ agent without asyncio. Unix and the main thread only: timeouts come from SIGALRM
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
 
-import cli
-from config import environment_with_dotenv, read_settings
-from errors import AgentError
+if sys.flags.safe_path:  # python -P, PYTHONSAFEPATH: the folder of this very file is as safe as the file
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 
 def main() -> None:
     """Run the program; ends it with its exit code."""
+    import early_end
+
     as_json = "--json" in sys.argv[1:]
-    try:
+    early_end.end_on_signals(as_json=as_json)  # before the other imports: they are most of the start
+
+    import cli
+
+    with cli.last_boundary(as_json=as_json):
+        from config import environment_with_dotenv, read_settings
+
         cli.need_alarms()
         options = cli.Options()
         if sys.argv[1:]:
             from ui.options import parse  # typer costs 0.2 s: paid for only where there is something to parse
 
             options = parse(sys.argv[1:], "agent.py")
-        settings = read_settings(environment_with_dotenv(Path.cwd()), model_chain=options.model)
+        settings = read_settings(environment_with_dotenv(), model_chain=options.model)
         if options.trace is not None:
             cli.print_trace(options.trace, settings, as_json=options.json)
         question = cli.question_from(options)
-    except AgentError as error:
-        cli.fail(error, as_json=as_json)
-    if question is None:
-        from ui import chat
+        if question is None:
+            from ui import chat
 
-        chat.run_blocking(options, settings)
-    else:
-        from ui import one_shot
+            chat.run_blocking(options, settings)
+        else:
+            from ui import one_shot
 
-        one_shot.run_blocking(options, settings, question)
+            one_shot.run_blocking(options, settings, question)
 
 
 if __name__ == "__main__":

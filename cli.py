@@ -7,13 +7,17 @@ is loaded only when there are any: a plain start goes straight to the prompt.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from early_end import NO_ANSWER, heed_signals
 from errors import AgentError, ConfigurationError
 from safe_text import clean, encodable, mask, masked, one_line
 
@@ -52,7 +56,7 @@ def question_from(options: Options) -> str | None:
     Raises UsageError when there is nothing to ask.
     """
     if options.prompt is not None:
-        question: str | None = options.prompt
+        question: str | None = _typed(options.prompt)
     elif sys.stdin is None or not sys.stdin.isatty():
         question = _stdin_text()
     else:
@@ -64,6 +68,16 @@ def question_from(options: Options) -> str | None:
     if not question.strip():
         raise UsageError("the question is empty", what_now="Give it as an argument or on stdin.")
     return encodable(question)
+
+
+def _typed(text: str) -> str:
+    """An argument as it was typed: with LANG=C Python takes UTF-8 for single bytes it does not know."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        with contextlib.suppress(UnicodeEncodeError):  # what never was bytes is left to `encodable`
+            return os.fsencode(text).decode("utf-8", "replace")
+    return text
 
 
 STDIN_BYTES_MAX = 4 * 1024 * 1024
@@ -130,25 +144,19 @@ def error_json(error: AgentError) -> dict[str, str]:
     }
 
 
-def failure_json(error: AgentError, status: str = "failed") -> dict[str, Any]:
-    """The report of a run that never reached a model: exit 2, or stopped before it began."""
-    return {
-        "status": status, "text": "", "model": None, "session_id": None, "trace_id": None, "tool_calls": [],
-        "degraded": [], "usage": dict.fromkeys(
-            ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
-        ),
-        "cost_usd": None, "attempts": {"model": 0}, "duration_ms": 0, "error": error_json(error),
-    }  # fmt: skip
+def failure_json(error: AgentError) -> dict[str, Any]:
+    """The report of a run that never reached a model."""
+    return {**json.loads(NO_ANSWER), "status": "failed", "error": error_json(error)}
 
 
-def print_json(report: dict[str, Any]) -> None:
-    """One line of pure ASCII JSON on stdout: no encoding of any terminal can break it."""
-    print(json.dumps(masked(report), ensure_ascii=True, allow_nan=False), flush=True)
+def json_line(report: dict[str, Any]) -> str:
+    """One line of pure ASCII JSON: no encoding of any terminal can break it."""
+    return json.dumps(masked(report), ensure_ascii=True, allow_nan=False)
 
 
-def error_lines(error: AgentError) -> str:
-    """An error for a person: what happened, then what to do now."""
-    what_now = f"\n{clean(mask(error.what_now))}" if error.what_now else ""
+def error_line(error: AgentError) -> str:
+    """An error for a person in one line: what happened, then what to do now."""
+    what_now = f". {clean(mask(error.what_now))}" if error.what_now else ""
     return f"{clean(mask(error.message))}{what_now}"
 
 
@@ -175,23 +183,83 @@ def print_trace(trace_id: str, settings: Settings, *, as_json: bool) -> NoReturn
             f"there is no trace {one_line(trace_id, 60)!r} in {one_line(str(settings.state_dir))}",
             what_now="Every answer of --json and every error names its trace_id.",
         )
-    if as_json:
-        print_json(trace)
-    else:
-        print(draw(trace), flush=True)
-    leave(OK)
+    conclude(json_line(trace) if as_json else draw(trace, unicode=_draws_lines()), OK)
 
 
-def fail(error: AgentError, *, as_json: bool, code: int = USAGE) -> NoReturn:
-    """Say it (stderr, or the JSON report on stdout) and end the program."""
+def _draws_lines() -> bool:
     try:
-        if as_json:
-            print_json(failure_json(error))
-        else:
-            print(error_lines(error), file=sys.stderr, flush=True)
-    except OSError:
-        code = CLOSED_STDOUT  # nobody reads any more
+        "├─│└…".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+# --- the end --------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def last_boundary(*, as_json: bool) -> Iterator[None]:
+    """End the program in one line, whatever is raised inside: no traceback reaches a person."""
+    try:
+        yield
+    except AgentError as error:
+        fail(error, as_json=as_json)
+    except OSError as error:
+        refused = AgentError(f"the system refused: {one_line(error.strerror or str(error))}", reason="disk")
+        fail(refused, as_json=as_json)
+    except Exception as error:  # a mistake of ours, or no memory left
+        _log_mistake(error)
+        words = one_line(f"a mistake in this program: {type(error).__name__}: {error}")
+        fail(AgentError(words, what_now="Once more with --verbose tells where."), as_json=as_json)
+
+
+def _log_mistake(error: Exception) -> None:
+    logging = sys.modules.get("logging")
+    if logging is not None and logging.getLogger().handlers:  # without any it would print a traceback by itself
+        logging.getLogger("unflappable").error("internal error", exc_info=error)
+
+
+def fail(error: AgentError, *, as_json: bool, code: int | None = None) -> NoReturn:
+    """Say it in one line (on stderr, or as the report on stdout) and end the program.
+
+    Args:
+        code: the exit code; None for 2 where options or settings are wrong, else 1.
+    """
+    if code is None:
+        code = USAGE if error.reason == "configuration" else FAILED
+    if as_json:
+        conclude(json_line(failure_json(error)), code)
+    _tell(error_line(error))
     leave(code)
+
+
+def conclude(text: str, code: int) -> NoReturn:
+    """Print the last words of the program on stdout, then end it with `code`."""
+    try:
+        if sys.stdout is None:
+            raise BrokenPipeError
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        print(text.encode(encoding, "replace").decode(encoding), flush=True)
+    except (OSError, ValueError) as error:
+        lose(error)
+    leave(code)
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def lose(error: BaseException | None) -> NoReturn:
+    """End the program whose stdout cannot be written: quietly when nobody reads it, else the disk is full."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        _tell(f"the answer could not be written: {error.strerror}")
+        leave(FAILED)
+    leave(CLOSED_STDOUT)
+
+
+def _tell(line: str) -> None:
+    if sys.stderr is not None:  # print would take stdout instead
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it: the exit code still tells
+            print(line, file=sys.stderr, flush=True)
 
 
 def leave(code: int) -> NoReturn:
@@ -203,6 +271,7 @@ def leave(code: int) -> NoReturn:
         except (OSError, ValueError):
             # Python would complain at exit about what it cannot flush: point the stream at nothing.
             _silence(stream)
+    heed_signals(signal.SIG_IGN)  # all is said: a signal now would only spoil the exit code
     raise SystemExit(code)
 
 

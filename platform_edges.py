@@ -86,7 +86,7 @@ def _is_address(host: str) -> bool:
 def install_signals(
     loop: asyncio.AbstractEventLoop, handlers: Mapping[str, Callable[[], object]]
 ) -> Callable[[], None]:
-    """Run each handler on the loop when its signal arrives; returns what undoes it.
+    """Run each handler on the loop when its signal arrives; returns what puts back what was there before.
 
     Args:
         loop: the running loop; call this from the main thread.
@@ -101,10 +101,11 @@ def install_signals(
         if number is None:
             continue
         try:
+            before = signal.getsignal(number)
             loop.add_signal_handler(number, handler)
-            undo.append(partial(loop.remove_signal_handler, number))
+            undo += [partial(loop.remove_signal_handler, number), partial(signal.signal, number, before)]
         except NotImplementedError:
-            before = signal.signal(number, _passing_on(loop, handler))
+            signal.signal(number, _passing_on(loop, handler))
             undo.append(partial(signal.signal, number, before))
 
     def undo_all() -> None:

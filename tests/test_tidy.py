@@ -21,7 +21,7 @@ FLOORS: list[list[set[str]]] = [
     [{"oversight"}, {"tool_schema", "tool_function"}, {"tools"}, {"core"}],
     [{"platform_edges"}, {"stores", "disk"}, {"doors", "models", "toolbox", "telemetry", "fetch"}],
     [{"config"}, {"wiring"}],
-    [{"cli"}, {"ui"}],
+    [{"early_end"}, {"cli"}, {"ui"}],
     [{"agent", "agent_async"}],
 ]
 PLACE = {

@@ -2,92 +2,96 @@
 
 The answer goes to stdout, everything else to stderr; with `--json` stdout gets exactly one
 JSON object, at every exit. A signal stops the question like Ctrl-C in the chat: what was
-written stays, the report says "cancelled", and the exit code names the signal.
+written stays, the report says "cancelled", and the exit code names the signal. One that comes
+before the question ends the program at once (`early_end.py`); one that comes after the answer
+changes nothing, since a finished result wins.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
+import math
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import cli
 from cli import Options
-from errors import AgentError
+from early_end import end_now, heed_signals
 from platform_edges import install_signals
-from safe_text import one_line
 from telemetry.logs import configure_logging
 from ui.approval import approving_async, approving_blocking
 from ui.screen import OutputClosed, Screen
+from ui.theme import is_terminal
 
 if TYPE_CHECKING:
     from config import Settings
     from wiring import Answer
 
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+ENDING_S_MAX = 2.0
+"""How long a stopped question, or a given answer, may take to be the end of the program: traces get a second."""
 
 
-class Interrupted(BaseException):
-    """A signal came while no question was running; `signum` says which."""
+class Stopper:
+    """What a signal does from the question on: the first stops it, later ones wait for the end it is coming to.
 
-    def __init__(self, signum: int) -> None:
-        super().__init__()
-        self.signum = signum
+    Who sends one more when the end is not coming (nobody reads stdout and the pipe is full) leaves at once.
 
+    Args:
+        stop: stops the question; runs inside the signal handler.
+        as_json: whether leaving at once has to say so on stdout, as long as no answer was begun there.
+    """
 
-@contextlib.contextmanager
-def signals_to(handle: Callable[[int], object]) -> Iterator[None]:
-    """Hand SIGINT, SIGTERM and SIGHUP to `handle`, and put back what was there before."""
-    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-    before = {number: signal.signal(number, lambda number, frame: handle(number)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def __init__(self, stop: Callable[[int], object], *, as_json: bool) -> None:
+        self.signum: int | None = None
+        self._stop: Callable[[int], object] | None = stop
+        self._as_json = as_json
+        self._patient_until_s = math.inf
 
+    def __call__(self, signum: int, frame: FrameType | None = None) -> None:
+        """Take one signal."""
+        now_s = time.monotonic()
+        if now_s > self._patient_until_s:
+            end_now(signum, as_json=self._as_json)
+        if self._stop is not None and self.signum is None:
+            self.signum, self._patient_until_s = signum, now_s + ENDING_S_MAX
+            self._stop(signum)
 
-def interrupt(signum: int) -> NoReturn:
-    """What a signal does while there is no question to stop."""
-    raise Interrupted(signum)
+    def over(self) -> None:
+        """The question has its answer: it can be stopped no more."""
+        self._stop, self._as_json = None, False
+        self._patient_until_s = min(self._patient_until_s, time.monotonic() + ENDING_S_MAX)
+
+    def code_of(self, answer: Answer) -> int:
+        """The exit code: a signal's where it did stop the question."""
+        stopped = self.signum is not None and answer.report.status == "cancelled"
+        return 128 + self.signum if stopped and self.signum is not None else cli.EXIT_OF_STATUS[answer.report.status]
 
 
 def run_async(options: Options, settings: Settings, question: str) -> NoReturn:
     """Answer one question on asyncio, then end the program."""
-    _run(options, lambda screen: asyncio.run(_answer_async(options, settings, question, screen)), settings)
+    _run(options, settings, lambda screen: asyncio.run(_answer_async(options, settings, question, screen)))
 
 
 def run_blocking(options: Options, settings: Settings, question: str) -> NoReturn:
     """Answer one question without asyncio, then end the program."""
-    _run(options, lambda screen: _answer_blocking(options, settings, question, screen), settings)
+    _run(options, settings, lambda screen: _answer_blocking(options, settings, question, screen))
 
 
-def _run(options: Options, answering: Callable[[Screen], tuple[Answer, int | None]], settings: Settings) -> NoReturn:
+def _run(options: Options, settings: Settings, answering: Callable[[Screen], tuple[Answer, int]]) -> NoReturn:
     screen = Screen.for_one_shot(sys.stdout, sys.stderr, os.environ, verbose=options.verbose, answers=not options.json)
+    _configure_logging(options, settings)
+    _preload()
     try:
-        with signals_to(interrupt):
-            _configure_logging(options, settings)
-            _preload()
-            answer, signum = answering(screen)
-            code = cli.EXIT_OF_STATUS[answer.report.status] if signum is None else 128 + signum
-            if options.json:
-                cli.print_json(_json_of(answer))
-    except (OutputClosed, BrokenPipeError):
-        code = cli.CLOSED_STDOUT
-    except Interrupted as end:
-        _end_early(options, end.signum)
-    except AgentError as error:
-        cli.fail(error, as_json=options.json)
-    except Exception as error:  # the last boundary: no traceback reaches a person
-        logging.getLogger("unflappable").critical("internal error", exc_info=error)
-        internal = AgentError(f"a mistake in this program: {type(error).__name__}: {one_line(str(error))}")
-        cli.fail(internal, as_json=options.json, code=cli.FAILED)
+        answer, code = answering(screen)
+    except OutputClosed as closed:
+        cli.lose(closed.__cause__)
+    if options.json:
+        cli.conclude(cli.json_line(_json_of(answer)), code)
     cli.leave(code)
 
 
@@ -100,21 +104,8 @@ def _preload() -> None:
 def _configure_logging(options: Options, settings: Settings) -> None:
     as_json: Any = settings.log_format
     # The screen already tells a person what goes wrong; the log would say it twice.
-    level = settings.log_level if options.verbose or not sys.stderr.isatty() else "CRITICAL"
+    level = settings.log_level if options.verbose or not is_terminal(sys.stderr) else "CRITICAL"
     configure_logging("one_shot", settings.state_dir, level, as_json, options.verbose)
-
-
-def _end_early(options: Options, signum: int) -> NoReturn:
-    if options.json:
-        stopped = AgentError("stopped before the question was asked", reason="limit")
-        with contextlib.suppress(OSError):  # nobody reads any more: the exit code still tells
-            cli.print_json(replace_status(cli.failure_json(stopped)))
-    cli.leave(128 + signum)
-
-
-def replace_status(report: dict[str, Any]) -> dict[str, Any]:
-    """The report of a run that was stopped before it began."""
-    return {**report, "status": "cancelled", "error": None}
 
 
 def _json_of(answer: Answer) -> dict[str, Any]:
@@ -136,47 +127,38 @@ def _parts(options: Options, screen: Screen) -> dict[str, Any]:
     }
 
 
-async def _answer_async(
-    options: Options, settings: Settings, question: str, screen: Screen
-) -> tuple[Answer, int | None]:
+async def _answer_async(options: Options, settings: Settings, question: str, screen: Screen) -> tuple[Answer, int]:
     from wiring import AsyncAgent
 
     agent = AsyncAgent(settings, approving_async(screen), **_parts(options, screen))
-    got: list[int] = []
-
-    def stop(number: int) -> None:
-        got.append(number)
-        agent.stop()
-
-    handlers = {name: partial(stop, getattr(signal, name)) for name in _SIGNALS if hasattr(signal, name)}
-    undo = install_signals(asyncio.get_running_loop(), handlers)
+    await agent.announce_faults()
+    screen.begin_turn()
+    loop = asyncio.get_running_loop()
+    stopper = Stopper(lambda signum: loop.call_soon_threadsafe(agent.stop), as_json=options.json)
+    heeded = heed_signals(stopper)  # also for the time after the loop has given the signals back
+    undo = install_signals(loop, {name: partial(stopper, number) for name, number in heeded.items()})
     try:
-        await agent.announce_faults()
-        screen.begin_turn()
         answer = await agent.ask(question)
         screen.end_turn()
     finally:
+        stopper.over()
         undo()
         await agent.aclose()
-    return answer, got[0] if got and answer.report.status == "cancelled" else None
+    return answer, stopper.code_of(answer)
 
 
-def _answer_blocking(options: Options, settings: Settings, question: str, screen: Screen) -> tuple[Answer, int | None]:
+def _answer_blocking(options: Options, settings: Settings, question: str, screen: Screen) -> tuple[Answer, int]:
     from wiring import BlockingAgent
 
     agent = BlockingAgent(settings, approving_blocking(screen), **_parts(options, screen))
-    got: list[int] = []
-
-    def stop(number: int) -> None:
-        got.append(number)
-        agent.stop(number)
-
+    agent.announce_faults()
+    screen.begin_turn()
+    stopper = Stopper(agent.stop, as_json=options.json)
+    heed_signals(stopper)
     try:
-        with signals_to(stop):
-            agent.announce_faults()
-            screen.begin_turn()
-            answer = agent.ask(question)
-            screen.end_turn()
+        answer = agent.ask(question)
+        screen.end_turn()
     finally:
+        stopper.over()
         agent.close()
-    return answer, got[0] if got and answer.report.status == "cancelled" else None
+    return answer, stopper.code_of(answer)

@@ -6,13 +6,15 @@ What the options mean is in `--help` and in the README.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
-from cli import OK, VERSION, Options, UsageError
+from cli import OK, VERSION, Options, UsageError, conclude
 from safe_text import one_line
 
 
@@ -53,13 +55,15 @@ def parse(argv: Sequence[str], program: str) -> Options:
     """Parse the command line. Raises UsageError; ends the program itself after --help and --version."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command()(_options)
+    said = io.StringIO()  # typer has its own opinion on a stdout that cannot be written
     try:
-        result = typer.main.get_command(app).main(args=list(argv), prog_name=program, standalone_mode=False)
+        with contextlib.redirect_stdout(said):
+            result = typer.main.get_command(app).main(args=list(argv), prog_name=program, standalone_mode=False)
     except TyperException as error:
         words = error.format_message() if hasattr(error, "format_message") else str(error)
         raise UsageError(one_line(words, 300), what_now=f"See {program} --help.") from None
     if not isinstance(result, Options):
-        raise SystemExit(OK)
+        conclude(said.getvalue().rstrip(), OK)
     return _checked(result)
 
 

@@ -136,8 +136,8 @@ class Screen:
         if self._markdown.open:
             self._markdown.void(erase=False)
         self._reset()
-        if self._answer is not None and self._answer.closed:
-            raise OutputClosed("nobody reads the output any more")
+        if self._answer is not None:
+            self._answer.check()
 
     def notice(self, text: str, style: str = "") -> None:
         """Print words of the program itself, any number of lines. Raises OutputClosed."""

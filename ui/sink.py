@@ -43,6 +43,7 @@ class Sink:
         self.written = False
         self._stream = stream
         self._needed = needed
+        self._why: Exception | None = None
 
     @property
     def is_terminal(self) -> bool:
@@ -67,11 +68,16 @@ class Sink:
             try:
                 self._put(self.theme.spelled(text))
                 self.written = True
-            except (OSError, ValueError):  # ValueError: a closed file
-                self.closed = True
+            except (OSError, ValueError) as error:  # ValueError: a closed file
+                self.closed, self._why = True, error
                 _point_at_nothing(self._stream)
-        if self.closed and self._needed:
-            raise OutputClosed("nobody reads the output any more")
+        if self._needed:
+            self.check()
+
+    def check(self) -> None:
+        """Raise OutputClosed, with what happened as its cause, when a write failed before."""
+        if self.closed:
+            raise OutputClosed("nobody reads the output any more") from self._why
 
     def _put(self, text: str) -> None:
         if self._stream is None:
