@@ -156,8 +156,8 @@ def json_line(report: dict[str, Any]) -> str:
 
 def error_line(error: AgentError) -> str:
     """An error for a person in one line: what happened, then what to do now."""
-    what_now = f". {clean(mask(error.what_now))}" if error.what_now else ""
-    return f"{clean(mask(error.message))}{what_now}"
+    message = clean(mask(error.message))
+    return f"{message.rstrip('.')}. {clean(mask(error.what_now))}" if error.what_now else message
 
 
 def need_alarms() -> None:

@@ -91,7 +91,7 @@ def _number(low: float, high: float) -> Callable[[str], float]:
     def parse(value: str) -> float:
         number = float(value) if _PLAIN_NUMBER.fullmatch(value) else math.nan
         if not low <= number <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
+            raise ValueError(f"a number from {low:g} to {high:.10g}")
         return number
 
     return parse

@@ -112,6 +112,7 @@ class Agent:
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.settings, self.approve, self.offline = settings, approve, offline
+        parse_chain(settings.model_chain)  # one that makes no sense is an error also where it is not used
         self.links = (PRACTICE,) if offline else usable_links(settings)
         self.seed = seed if seed is not None else secrets.randbits(32)
         self.plan = FaultPlan((), self.seed)

@@ -85,7 +85,6 @@ def run_blocking(options: Options, settings: Settings, question: str) -> NoRetur
 def _run(options: Options, settings: Settings, answering: Callable[[Screen], tuple[Answer, int]]) -> NoReturn:
     screen = Screen.for_one_shot(sys.stdout, sys.stderr, os.environ, verbose=options.verbose, answers=not options.json)
     _configure_logging(options, settings)
-    _preload()
     try:
         answer, code = answering(screen)
     except OutputClosed as closed:
@@ -93,12 +92,6 @@ def _run(options: Options, settings: Settings, answering: Callable[[Screen], tup
     if options.json:
         cli.conclude(cli.json_line(_json_of(answer)), code)
     cli.leave(code)
-
-
-def _preload() -> None:
-    from wiring import preload
-
-    preload()
 
 
 def _configure_logging(options: Options, settings: Settings) -> None:
@@ -128,9 +121,10 @@ def _parts(options: Options, screen: Screen) -> dict[str, Any]:
 
 
 async def _answer_async(options: Options, settings: Settings, question: str, screen: Screen) -> tuple[Answer, int]:
-    from wiring import AsyncAgent
+    from wiring import AsyncAgent, preload
 
     agent = AsyncAgent(settings, approving_async(screen), **_parts(options, screen))
+    preload()  # after the agent: a wrong option is told without the wait for the SDK
     await agent.announce_faults()
     screen.begin_turn()
     loop = asyncio.get_running_loop()
@@ -148,9 +142,10 @@ async def _answer_async(options: Options, settings: Settings, question: str, scr
 
 
 def _answer_blocking(options: Options, settings: Settings, question: str, screen: Screen) -> tuple[Answer, int]:
-    from wiring import BlockingAgent
+    from wiring import BlockingAgent, preload
 
     agent = BlockingAgent(settings, approving_blocking(screen), **_parts(options, screen))
+    preload()
     agent.announce_faults()
     screen.begin_turn()
     stopper = Stopper(agent.stop, as_json=options.json)
