@@ -129,7 +129,8 @@ def _tools(situation: Situation, argument: str) -> CommandResult:
     for tool in situation.agent.toolbox:
         kind = "critical" if tool.critical else "optional"
         arguments = ", ".join(tool.input_schema.get("properties", {}))
-        rows.append((f"{tool.name}({arguments})", f"{kind}{', writes' if tool.writes else ''}: {tool.description}"))
+        first = tool.description.split(". ")[0].rstrip(".")
+        rows.append((f"{tool.name}({arguments})", f"{kind}{', writes' if tool.writes else ''}: {first}"))
     return CommandResult("\n".join(_columns(rows)))
 
 

@@ -78,8 +78,9 @@ else:
 
         def read_keys(self) -> list[KeyPress]:
             """The keys since the last call."""
-            for piece in _RUNS.split(self.stdin_reader.read()):
-                if len(piece) >= RUN_CHARS_MIN and not self._in_sequence():
+            for place, piece in enumerate(_RUNS.split(self.stdin_reader.read())):
+                is_run = place % 2 == 1
+                if is_run and not self._in_sequence():
                     self._buffer.append(KeyPress(Keys.BracketedPaste, piece))
                 else:
                     self.vt100_parser.feed(piece)

@@ -235,10 +235,14 @@ class Keys:
 
 
 def _quieted(mode: list[Any]) -> list[Any]:
-    """No echo, no lines, no Ctrl-S, Ctrl-O or Ctrl-V; Enter stays a carriage return, apart from a pasted newline."""
+    """No echo, no lines, no Ctrl-S, Ctrl-O or Ctrl-V; Enter stays a carriage return, unlike a pasted newline.
+
+    NOFLSH: Ctrl-C stops the answer, not the question that was typed ahead.
+    """
     iflag, oflag, cflag, lflag, ispeed, ospeed, characters = mode
     iflag &= ~(termios.ICRNL | termios.INLCR | termios.IGNCR | termios.IXON)
-    lflag = (lflag & ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN)) | termios.ISIG
+    lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN)
+    lflag |= termios.ISIG | termios.NOFLSH
     characters = list(characters)
     characters[termios.VMIN], characters[termios.VTIME] = 1, 0
     return [iflag, oflag, cflag, lflag, ispeed, ospeed, characters]

@@ -38,7 +38,7 @@ from ui.sink import OutputClosed
 
 STATUS_CHARS_MAX = 300
 HINT_S = 1.05
-"""After a Ctrl-C the status is drawn once more: its hint that a second one leaves is over then."""
+"""A status that says "Ctrl-C again leaves" is over after this time, and drawn once more."""
 
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse dim", "bottom-toolbar.text": ""})
 
@@ -137,7 +137,7 @@ class Prompt:
             "accept_default": typed.entered,
             "handle_sigint": False,  # it would take our handler away with the first line (seen)
             "set_exception_handler": False,  # it stops the chat with "Press ENTER to continue"
-            "pre_run": self._leave_if_told,
+            "pre_run": self._begin,
         }
 
     def _submitted(self, text: str) -> str | None:
@@ -184,7 +184,14 @@ class Prompt:
         if self._app.is_done:
             self._void = True
         self._session.default_buffer.reset()
+        self._draw_again_later()
         self._app.invalidate()
+
+    def _begin(self) -> None:
+        self._leave_if_told()
+        self._draw_again_later()
+
+    def _draw_again_later(self) -> None:
         if self._app.loop is not None:
             self._app.loop.call_later(HINT_S, self._app.invalidate)
 
