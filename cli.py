@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import os
 import signal
@@ -272,6 +273,7 @@ def leave(code: int) -> NoReturn:
             # Python would complain at exit about what it cannot flush: point the stream at nothing.
             _silence(stream)
     heed_signals(signal.SIG_IGN)  # all is said: a signal now would only spoil the exit code
+    gc.freeze()  # at its exit Python would search the whole SDK for garbage: 0.3 s
     raise SystemExit(code)
 
 

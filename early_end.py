@@ -57,8 +57,8 @@ def heed_signals(handler: Handler) -> dict[str, int]:
 def end_now(number: int, *, as_json: bool) -> NoReturn:
     """End the process with the exit code of a signal; nothing else gets to run."""
     try:
-        if as_json and sys.stdout is not None:
-            os.write(sys.stdout.fileno(), (NO_ANSWER + "\n").encode())
+        if as_json and sys.__stdout__ is not None:
+            os.write(sys.__stdout__.fileno(), (NO_ANSWER + "\n").encode())
     except (OSError, ValueError):  # nobody reads any more: the exit code still tells
         pass
     os._exit(128 + number)
