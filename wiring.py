@@ -24,6 +24,7 @@ from circuit_breaker import BreakerPolicy
 from config import Settings
 from core.conversation import Checkpoint, Conversation
 from core.turn import AskModel, Rules, Turn, TurnReport, answering, closing
+from deadline import Deadline
 from disk import Disk
 from doors.aio import AsyncDoor
 from doors.blocking import BlockingDoor, Stopped
@@ -40,6 +41,7 @@ from oversight.approvals import Answer as Approval
 from oversight.approvals import ApproveMode, AskHuman
 from rate_limiter import LimiterPolicy
 from retry import RetryPolicy
+from safe_text import one_line
 from stores.traces import TraceStore
 from telemetry.logs import LogListener
 from telemetry.traces import Tracer
@@ -119,6 +121,7 @@ class Agent:
         self.guards = _guards(settings, self.seed)
         self.toolbox = Toolbox(self._tools())
         self.known_fault_targets = self._fault_targets()
+        _check_breakers(settings, [*self.known_fault_targets, "model"])
         self.plan.replace([parse_fault(spec, self.known_fault_targets) for spec in fault_specs])
         self.traces = TraceStore(settings.state_dir)
         self.totals = Totals()
@@ -162,7 +165,7 @@ class Agent:
 
     def _running(self, effect: RunTools) -> Flow[Any]:
         calls: Sequence[Prepared] = effect.calls
-        return executing_all(calls, self._turn.deadline, self.settings.tool_timeout_s, time.monotonic)
+        return executing_all(calls, Deadline(effect.deadline_at_s), self.settings.tool_timeout_s, time.monotonic)
 
     def _begin(self, question: str) -> dict[str, str | int]:
         self._model_attempts = 0
@@ -347,6 +350,17 @@ def _services(settings: Settings) -> list[str]:
         settings.wikipedia_url,
     ]
     return [*urls, settings.searxng_url] if settings.searxng_url else urls
+
+
+def _check_breakers(settings: Settings, known: Sequence[str]) -> None:
+    """Refuse an entry of BREAKERS that no dependency has as its name or prefix: it would silently do nothing."""
+    for one in settings.breakers:
+        name = one.dependency
+        if name.split(".")[0] != "model" and not any(f"{other}.".startswith(f"{name}.") for other in known):
+            raise ConfigurationError(
+                f"BREAKERS names {one_line(name, 60)!r}, which nothing here is called; known are {', '.join(known)}",
+                what_now="Correct BREAKERS.",
+            )
 
 
 def _guards(settings: Settings, seed: int) -> Guards:

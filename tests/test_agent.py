@@ -236,3 +236,13 @@ def test_an_unknown_fault_target_names_the_known_ones(tmp_path: Path) -> None:
     settings = read_settings({"STATE_DIR": str(tmp_path)})
     with pytest.raises(ConfigurationError, match="get_weather"):
         BlockingAgent(settings, offline=True, fault_specs=["get_wether:error"])
+
+
+def test_a_breaker_setting_for_something_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    settings = read_settings({"STATE_DIR": str(tmp_path), "BREAKERS": "web_serch=3/30"})
+    with pytest.raises(ConfigurationError, match="web_serch"):
+        BlockingAgent(settings, offline=True)
+    fine = read_settings({"STATE_DIR": str(tmp_path), "BREAKERS": "web_search=3/30,model.anthropic=5/20"})
+    agent = BlockingAgent(fine, offline=True)
+    assert agent.guards("web_search.wikipedia").breaker.policy.failure_threshold == 3
+    agent.close()

@@ -251,7 +251,12 @@ class Steps:
         self.activity = ""
 
     def _ApprovalAnswered(self, event: ApprovalAnswered, stamped: Stamped) -> Line:
-        by = {"person": "by you", "policy": "by --approve", "nobody": "because nobody was there to ask"}
+        by = {
+            "person": "by you",
+            "policy": "by --approve",
+            "nobody": "because nobody was there to ask",
+            "limit": "unasked: too many approvals were asked for already",
+        }
         said = "approved" if event.granted else "refused"
         words = f"{one_line(event.tool, NAME_CHARS)} {said} {by.get(event.by, 'by ' + one_line(event.by, 40))}"
         return Line(f"{'✓' if event.granted else '✗'} {words}", "dim" if event.granted else "warn", not event.granted)
