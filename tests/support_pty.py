@@ -206,10 +206,13 @@ class OwnTerminal:
         self._monkeypatch.setattr(sys, "stdin", self.stdin)
         self._monkeypatch.setattr(sys, "stdout", self.stdout)
 
-    def until(self, text: str, count: int = 1) -> None:
-        """Wait until a text was written, `count` times in all. For threads of the test."""
+    def until(self, text: str, *, at_end: bool = False) -> None:
+        """Wait until a text was written, or stands at the end."""
+        data = text.encode()
         with self._changed:
-            found = self._changed.wait_for(lambda: self.shown.count(text.encode()) >= count, PATIENCE_S)
+            found = self._changed.wait_for(
+                lambda: self.shown.endswith(data) if at_end else data in self.shown, PATIENCE_S
+            )
         assert found, f"{text!r} did not come: {self.shown!r}"
 
     def type(self, keys: str | bytes) -> None:

@@ -47,8 +47,8 @@ DIGEST_CHARS = 12
 QUESTION = "y = yes, anything else = no: "
 WIDTH_MIN = 4
 """A bar, a blank and one wide character: with fewer columns nothing can be kept behind a bar."""
-ANSWER_CHARS_MAX = 4096
-"""More is no answer: it is neither kept nor shown."""
+ANSWER_CHARS_MAX = 100
+"""A longer line is no yes, however it begins."""
 WAIT_S_MAX = 1e6
 """Longer waits overflow some systems' timers."""
 
@@ -180,6 +180,11 @@ def _behind(bar: str, more: str, text: str, width: int) -> Iterator[str]:
 # --- the answer ------------------------------------------------------------------------------------------
 
 
+def _meaning(text: str) -> Answer:
+    says_yes = len(text) <= ANSWER_CHARS_MAX and text.strip().lower() in ("y", "yes")
+    return Answer.YES if says_yes else Answer.NO
+
+
 class _Line:
     """One line as it is typed. `answer` is set at its end. In quiet mode it echoes itself."""
 
@@ -198,7 +203,7 @@ class _Line:
 
     def _take(self, character: str) -> None:
         if character in "\r\n":
-            self.answer = Answer.YES if self._text.strip().lower() in ("y", "yes") else Answer.NO
+            self.answer = _meaning(self._text)
         elif character == "\x03":
             self.answer = Answer.NO
         elif character == "\x04":
@@ -207,7 +212,7 @@ class _Line:
             if self._text:
                 self._text = self._text[:-1]
                 self._echo("\b \b")
-        elif len(self._text) < ANSWER_CHARS_MAX:
+        elif len(self._text) <= ANSWER_CHARS_MAX:
             self._text += character
             self._echo(character if " " <= character <= "~" else "?")
 
@@ -268,4 +273,4 @@ async def _answer_of_console(limit_s: float) -> Answer:
         return Answer.NO
     except (TimeoutError, EOFError, OSError):
         return Answer.NOBODY
-    return Answer.YES if text.strip().lower() in ("y", "yes") else Answer.NO
+    return _meaning(text)

@@ -81,7 +81,6 @@ def _run(options: Options, settings: Settings, chatting: Callable[[Chat], int]) 
 
 def _started(chat: Chat, make: Callable[[Chat, dict[str, Any]], AnyAgent]) -> AnyAgent:
     """Make the agent of a real chat, and import all that the first answer needs. Runs in the preload's thread."""
-    from models.chain import parse_chain
     from telemetry.logs import configure_logging
     from ui.screen import preload as preload_screen
     from wiring import preload as preload_wiring
@@ -89,7 +88,6 @@ def _started(chat: Chat, make: Callable[[Chat, dict[str, Any]], AnyAgent]) -> An
     options, settings = chat.options, chat.settings
     log_format: Any = settings.log_format
     chat.troubles += configure_logging("chat", settings.state_dir, settings.log_level, log_format, options.verbose)
-    parse_chain(settings.model_chain)  # a chain that makes no sense is an error also without a key
     agent = make(
         chat,
         {
