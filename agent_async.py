@@ -20,31 +20,10 @@ def main() -> None:
     """Run the program; ends it with its exit code."""
     import early_end
 
-    as_json = "--json" in sys.argv[1:]
-    early_end.end_on_signals(as_json=as_json)  # before the other imports: they are most of the start
+    early_end.end_on_signals(as_json="--json" in sys.argv[1:])  # before the other imports: they are most of the start
+    from ui import program
 
-    import cli
-
-    with cli.last_boundary(as_json=as_json):
-        from config import environment_with_dotenv, read_settings
-
-        options = cli.Options()
-        if sys.argv[1:]:
-            from ui.options import parse  # typer costs 0.2 s: paid for only where there is something to parse
-
-            options = parse(sys.argv[1:], "agent_async.py")
-        settings = read_settings(environment_with_dotenv(), model_chain=options.model)
-        if options.trace is not None:
-            cli.print_trace(options.trace, settings, as_json=options.json)
-        question = cli.question_from(options)
-        if question is None:
-            from ui import chat
-
-            chat.run_async(options, settings)
-        else:
-            from ui import one_shot
-
-            one_shot.run_async(options, settings, question)
+    program.run("agent_async.py", blocking=False)
 
 
 if __name__ == "__main__":
