@@ -23,7 +23,7 @@ import time
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ import httpx2
 
 from errors import AgentError, translate
 from flow import Branch, Fetch, HttpReply, HttpRequest
-from platform_edges import resolve_aside
+from platform_edges import resolve_aside, trust
 from safe_text import one_line
 
 USER_AGENT = "unflappable (a terminal chat agent; one request per question)"
@@ -71,9 +71,10 @@ class _Fetcher:
         self._allowed = frozenset(origin_of(httpx2.URL(url)) for url in allowed)
         self._public, self._wall = public, wall
         self._proxies = urllib.request.getproxies()
-        # 60 ms where TLS is needed: wiring makes this behind the prompt, not on the loop at the first question.
-        secure = any(origin.startswith("https:") for origin in self._allowed)
-        self._tls = httpx2.create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._secure = any(origin.startswith("https:") for origin in self._allowed)
+        if self._secure:  # 60 ms: wiring makes this behind the prompt, not on the loop at the first question
+            with suppress(AgentError):  # told when it is needed
+                trust()
 
     def _admit(self, request: HttpRequest) -> httpx2.URL:
         url = httpx2.URL(request.url)
@@ -112,7 +113,7 @@ class _Fetcher:
 
     def _options(self, connect_s: float, proxy: str | None = None) -> dict[str, Any]:
         return {
-            "verify": self._tls,
+            "verify": trust() if self._secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             "trust_env": False,  # no .netrc: a tool sends its own key and no other
             "follow_redirects": False,
             "proxy": proxy,

@@ -1,6 +1,6 @@
 """Hides where operating systems differ: signals, looking names up, the calls behind saving.  (floor 4)
 
-Signals on an event loop, host names that cannot hold up a timeout, and `Files`: the few system
+Signals on an event loop, host names that cannot hold up a timeout, whom TLS trusts, and `Files`: the few system
 calls that saving needs, with what Windows or a network file system lacks. What this does not do:
 decide in which order files are saved. That is `disk.py`.
 """
@@ -13,16 +13,20 @@ import ipaddress
 import os
 import signal
 import socket
+import ssl
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from errors import AgentError
+from safe_text import one_line
 
 try:
     import fcntl
@@ -81,6 +85,23 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+@cache
+def trust() -> ssl.SSLContext:
+    """Whom TLS trusts: the operating system's store, read once a process (60 ms).
+
+    Raises:
+        AgentError: SSL_CERT_FILE or SSL_CERT_DIR leads to something that cannot be read.
+    """
+    import httpx2
+
+    try:
+        return httpx2.create_ssl_context()
+    except OSError as error:
+        why = one_line(error.strerror or str(error))
+        what_now = "Check SSL_CERT_FILE and SSL_CERT_DIR."
+        raise AgentError(f"the trusted certificates cannot be read: {why}", reason="tls", what_now=what_now) from error
 
 
 def install_signals(

@@ -19,15 +19,16 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from errors import ConfigurationError
+from errors import AgentError, ConfigurationError
 from faults import FaultPlan
 from flow import Branch
 from messages import Reply
 from models.chain import Converse, Link
 from models.exchange import Exchange
-from models.network import BELT_S, async_http, async_wire, blocking_http, blocking_wire, limits, trust
+from models.network import BELT_S, async_http, async_wire, blocking_http, blocking_wire, limits
 from models.practice.transport import PracticeTransport
 from models.transport import FaultyTransport
+from platform_edges import trust
 from safe_text import register_secret
 
 if TYPE_CHECKING:
@@ -202,7 +203,8 @@ def preload() -> None:
     """
     import anthropic  # noqa: F401
 
-    trust()
+    with contextlib.suppress(AgentError):  # told when a link needs it
+        trust()
 
 
 def checked_key(api_key: str | None) -> str | None:

@@ -14,7 +14,6 @@ cached: the system's resolver does that better.
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import socket
 import ssl
@@ -24,18 +23,13 @@ import urllib.request
 import httpx2
 
 from errors import ConfigurationError
+from platform_edges import trust
 
 BELT_S = 900.0
 """Seconds between two bytes after which the HTTP client gives up by itself."""
 
 CONNECT_S = 10.0
 """Seconds for one connection, so that a second address is tried before the model counts as silent (30 s)."""
-
-
-@functools.cache
-def trust() -> ssl.SSLContext:
-    """Whom to trust: the operating system's store, read once a process."""
-    return httpx2.create_ssl_context()
 
 
 def _tls_for(base_url: str) -> ssl.SSLContext:

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 import platform_edges
-from platform_edges import Files, install_signals, resolve_aside
+from errors import AgentError
+from platform_edges import Files, install_signals, resolve_aside, trust
 
 unix = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs Unix")
 
@@ -98,6 +99,21 @@ def test_hung_look_ups_do_not_pile_up_without_end(monkeypatch: pytest.MonkeyPatc
         caller.join(10)
 
 
+# --- whom TLS trusts ---------------------------------------------------------------------------------------
+
+
+def test_certificates_that_cannot_be_read_are_told_with_the_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trust.cache_clear()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere.pem"))
+    with pytest.raises(AgentError) as caught:
+        trust()
+    assert (caught.value.reason, "SSL_CERT_FILE" in caught.value.what_now) == ("tls", True)
+    monkeypatch.delenv("SSL_CERT_FILE")
+    assert trust() is trust()
+
+
 # --- signals -----------------------------------------------------------------------------------------------
 
 
@@ -106,7 +122,7 @@ def test_hung_look_ups_do_not_pile_up_without_end(monkeypatch: pytest.MonkeyPatc
 def test_a_signal_runs_its_handler_on_the_loop_until_it_is_undone(
     loop_takes_signals: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = signal.getsignal(signal.SIGUSR1)
+    before = signal.signal(signal.SIGUSR1, _another)
 
     async def main() -> None:
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
@@ -118,7 +134,11 @@ def test_a_signal_runs_its_handler_on_the_loop_until_it_is_undone(
         undo()
 
     asyncio.run(main())
-    assert signal.getsignal(signal.SIGUSR1) == before
+    assert signal.signal(signal.SIGUSR1, before) is _another
+
+
+def _another(number: int, frame: Any) -> None:
+    raise AssertionError("the handler that stood here before was not to run")
 
 
 def _not_implemented(*_: Any) -> None:

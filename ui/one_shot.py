@@ -10,6 +10,7 @@ changes nothing, since a finished result wins.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import sys
@@ -74,7 +75,15 @@ class Stopper:
 
 def run_async(options: Options, settings: Settings, question: str) -> NoReturn:
     """Answer one question on asyncio, then end the program."""
-    _run(options, settings, lambda screen: asyncio.run(_answer_async(options, settings, question, screen)))
+
+    def answering(screen: Screen) -> tuple[Answer, int]:
+        runner = asyncio.Runner()
+        answer = runner.run(_answer_async(options, settings, question, screen))
+        with contextlib.suppress(RuntimeError):  # closing takes a thread; having none may not cost the answer
+            runner.close()
+        return answer
+
+    _run(options, settings, answering)
 
 
 def run_blocking(options: Options, settings: Settings, question: str) -> NoReturn:
