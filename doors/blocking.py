@@ -32,6 +32,10 @@ FlowPerformer = Callable[[Any], Flow[Any]]
 REARM_S_MIN = 0.001
 """The shortest alarm: setitimer(0) would switch it off."""
 
+RING_AGAIN_S = 0.05
+"""Python swallows what is raised inside a finalizer or a weakref callback: so it is raised again, this often,
+until it has left the leaf."""
+
 
 class AlarmFired(BaseException):
     """The time of one attempt is over."""
@@ -113,16 +117,17 @@ class BlockingDoor:
         """Stop the running flow. For signal handlers: raises Stopped at once inside a leaf."""
         self._stopped = signum
         if self._in_leaf:
+            signal.setitimer(signal.ITIMER_REAL, RING_AGAIN_S)
             raise Stopped(signum)
 
     # --- alarms
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
-        expired = self._expired()
-        if expired is None:
+        if self._stopped is None and self._expired() is None:
             self._rearm()
         elif self._in_leaf:
-            raise AlarmFired(expired)
+            signal.setitimer(signal.ITIMER_REAL, RING_AGAIN_S)
+            self.check()
 
     def _expired(self) -> _Alarm | None:
         """The expired alarm that ended first; of those that end together the innermost."""

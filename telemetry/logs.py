@@ -124,5 +124,7 @@ def _log_thread_error(args: threading.ExceptHookArgs) -> None:
 
 def _log_unraisable(args: UnraisableHookArgs) -> None:
     """The same for errors in finalizers, which have no caller to go to."""
+    if not isinstance(args.exc_value, Exception):
+        return  # an alarm or Ctrl-C: no error, and the blocking door raises it again
     what = args.err_msg or "an error where nobody can catch it"
     logging.getLogger(OURS).error("%s: %r", what, args.object, exc_info=args.exc_value)

@@ -21,6 +21,7 @@ from doors.virtual import Stuck, VirtualDoor
 from errors import AgentError, AttemptTimedOut, OutcomeUnknown
 from events import NoticeGiven
 from flow import (
+    Fetch,
     Flow,
     Gate,
     HttpReply,
@@ -121,8 +122,6 @@ def test_an_unknown_effect_is_named(doors: Doors) -> None:
 
 
 def test_world_effects_are_performed_by_who_was_handed_in(doors: Doors) -> None:
-    from flow import Fetch
-
     doors.world[Fetch] = lambda effect: HttpReply(200, {}, effect.request.url.encode())
     assert doors.run(fetch(HttpRequest("GET", "http://x/"))).body == b"http://x/"
 
@@ -351,8 +350,6 @@ def test_too_many_calls_left_behind_refuse_new_ones() -> None:
 
 
 def test_silence_ends_an_attempt_and_hearing_something_restarts_it() -> None:
-    from flow import Fetch
-
     async def drip(effect: Any, branch: Any) -> str:
         for _ in range(6):
             await asyncio.sleep(0.03)
@@ -374,8 +371,6 @@ def test_silence_ends_an_attempt_and_hearing_something_restarts_it() -> None:
 
 
 def test_silence_in_the_blocking_door() -> None:
-    from flow import Fetch
-
     def drip(effect: Any, branch: Any) -> str:
         for _ in range(6):
             time.sleep(0.03)
@@ -396,8 +391,6 @@ def test_silence_in_the_blocking_door() -> None:
 
 
 def test_silence_on_the_virtual_clock_ends_a_model_that_only_pings() -> None:
-    from flow import Fetch
-
     def drip(effect: Any, branch: Any) -> Flow[str]:
         for _ in range(10):
             yield from pause(20)
@@ -520,8 +513,6 @@ def test_a_stop_that_comes_while_a_late_call_is_waited_for_is_still_a_stop() -> 
 
 
 def test_an_alarm_that_strikes_while_a_listener_is_told_waits_for_it() -> None:
-    from flow import Fetch
-
     told: list[str] = []
 
     def slow(stamped: Any) -> None:
@@ -540,3 +531,42 @@ def test_an_alarm_that_strikes_while_a_listener_is_told_waits_for_it() -> None:
     with pytest.raises(AttemptTimedOut):
         door.run(attempt(fetch(HttpRequest("GET", "http://x/")), 0.05))
     assert told == ["begun", "ended"]
+
+
+class Lingering:
+    """Its finalizer takes long, and Python swallows whatever is raised inside."""
+
+    def __init__(self, meanwhile: Any = lambda: None) -> None:
+        self._meanwhile = meanwhile
+
+    def __del__(self) -> None:
+        self._meanwhile()
+        time.sleep(0.15)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no alarms on this platform")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_alarm_that_a_finalizer_swallows_rings_again() -> None:
+    def perform(effect: Any, branch: Any) -> None:
+        Lingering()
+        time.sleep(5)
+
+    door = BlockingDoor({Fetch: perform})
+    begun_s = time.monotonic()
+    with pytest.raises(AttemptTimedOut):
+        door.run(attempt(fetch(HttpRequest("GET", "http://x/")), 0.1))
+    assert time.monotonic() - begun_s < 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no alarms on this platform")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_stop_that_a_finalizer_swallows_comes_again() -> None:
+    def perform(effect: Any, branch: Any) -> None:
+        Lingering(lambda: door.stop(signal.SIGINT))
+        time.sleep(5)
+
+    door = BlockingDoor({Fetch: perform})
+    begun_s = time.monotonic()
+    with pytest.raises(Stopped):
+        door.run(fetch(HttpRequest("GET", "http://x/")))
+    assert time.monotonic() - begun_s < 1
