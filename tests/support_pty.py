@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import struct
 import sys
 import threading
@@ -51,11 +52,14 @@ class Terminal:
             dimensions=(rows, columns),
         )
         self.process.delaybeforesend = None
+        self.process.ptyproc.delayafterclose = self.process.ptyproc.delayafterterminate = 0.01
         self.screen: Any = pyte.HistoryScreen(columns, rows, history=5000)
         self.screen.write_process_input = self.send  # answers a question about the cursor, as terminals do
         self._stream = pyte.ByteStream(self.screen)
         self.seen = b""
         self.ended = False
+        self._interrupted_s = 0.0
+        self.folder = folder
 
     # --- looking ------------------------------------------------------------------------------------------
 
@@ -136,6 +140,16 @@ class Terminal:
         self.send(question + "\r")
         self.until(lambda: self.prompts > prompts or not self.raw or self.ended)
 
+    def interrupt(self, before: str = "", *, by_signal: bool = False) -> None:
+        """Press Ctrl-C, `before` typed right before it; not so soon after the last one that the chat is left."""
+        while time.monotonic() < self._interrupted_s + 1.05:
+            self.look()
+        self._interrupted_s = time.monotonic()
+        if by_signal:
+            self.signal(signal.SIGINT)
+        else:
+            self.send(before + "\x03")
+
     def signal(self, number: int) -> None:
         """Send a signal to the program."""
         self.process.kill(number)
@@ -153,9 +167,16 @@ class Terminal:
         self.process.close()
         return int(self.process.exitstatus if self.process.exitstatus is not None else -self.process.signalstatus)
 
+    def hang_up(self) -> int:
+        """Close the window; the program's exit code."""
+        self.process.ptyproc.fileobj.close()
+        self.process.closed = self.process.ptyproc.closed = self.process.ptyproc.terminated = self.ended = True
+        return os.waitstatus_to_exitcode(os.waitpid(self.process.pid, 0)[1])
+
     def close(self) -> None:
         """End it, whatever it does."""
-        self.process.close(force=True)
+        if not self.process.closed:
+            self.process.close(force=True)
 
 
 def in_turn(*calls: Callable[[], object]) -> Callable[[], None]:

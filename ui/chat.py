@@ -53,7 +53,7 @@ def run_async(options: Options, settings: Settings) -> NoReturn:
 
         return AsyncAgent(settings, approving_async(chat.screen, chat.keys), **parts)
 
-    _run(options, settings, lambda chat: asyncio.run(chat_async(chat, lambda: _started(chat, make))))
+    run(options, settings, lambda chat: asyncio.run(chat_async(chat, lambda: _started(chat, make))))
 
 
 def run_blocking(options: Options, settings: Settings) -> NoReturn:
@@ -65,10 +65,11 @@ def run_blocking(options: Options, settings: Settings) -> NoReturn:
 
         return BlockingAgent(settings, approving_blocking(chat.screen, chat.keys), **parts)
 
-    _run(options, settings, lambda chat: chat_blocking(chat, lambda: _started(chat, make)))
+    run(options, settings, lambda chat: chat_blocking(chat, lambda: _started(chat, make)))
 
 
-def _run(options: Options, settings: Settings, chatting: Callable[[Chat], int]) -> NoReturn:
+def run(options: Options, settings: Settings, chatting: Callable[[Chat], int]) -> NoReturn:
+    """Run a whole chat, say what ended it, and end the program."""
     try:
         chat = Chat(options, settings, os.environ)
         code = chatting(chat)

@@ -293,6 +293,7 @@ class Chat:
         """The whole chat: terminal quiet, a watchdog for the end."""
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         with self.keys.quiet():
+            self.keys.take_early()
             try:
                 yield
             except OutputClosed:

@@ -202,6 +202,11 @@ class Keys:
                 return
             self.keep(data)
 
+    def take_early(self) -> None:
+        """Take what was typed before the program had the terminal: there, Enter was made a newline already."""
+        self.drain()
+        self._kept = self._kept.replace(b"\n", b"\r")
+
     def keep(self, data: bytes) -> None:
         """Take in keys. A Ctrl-C among them was typed in a raw moment: what came before it is void."""
         _void, interrupt, after = data.rpartition(_INTERRUPT)
