@@ -126,6 +126,15 @@ class Terminal:
         """Whether it edits lines, echoes and makes signals, as a shell expects it."""
         return self._flag("ECHO") and self._flag("ICANON") and self._flag("ISIG")
 
+    def set_as_found(self) -> None:
+        """Set the mode a shell sets when it gets the terminal back."""
+        import termios
+
+        mode = termios.tcgetattr(self.process.child_fd)
+        mode[0] |= termios.ICRNL
+        mode[3] |= termios.ECHO | termios.ICANON | termios.ISIG
+        termios.tcsetattr(self.process.child_fd, termios.TCSANOW, mode)
+
     # --- doing --------------------------------------------------------------------------------------------
 
     def send(self, keys: str | bytes) -> None:

@@ -131,7 +131,7 @@ class Dialog:
 
     def __init__(self, terminal: OwnTerminal, colour: str) -> None:
         self.terminal, self.colour = terminal, colour
-        self.screen = Screen.for_chat(terminal.stdout, XTERM)
+        self.screen = Screen.for_chat(Sink(terminal.stdout, XTERM))
         self.keys: Keys | None = None
 
     def answer(self, keys: str | bytes | None = None, limit_s: float = 20.0) -> Answer:
@@ -187,7 +187,7 @@ def test_only_y_or_yes_is_a_yes(asked: Dialog, keys: str | bytes, answer: Answer
 
 
 def test_what_was_typed_before_the_question_does_not_answer_it(asked: Dialog) -> None:
-    asked.keys = Keys(asked.terminal.stdin, XTERM)
+    asked.keys = Keys(asked.terminal.stdin)
     with asked.keys.quiet(), asked.keys.listening():
         asked.terminal.type("y\ryes\r")
         asked.keys.keep(b"y\r")

@@ -337,6 +337,73 @@ def test_a_dumb_terminal_chats_without_a_single_escape(standin: Open) -> None:
     assert b"\x1b" not in terminal.seen
 
 
+def test_a_chat_whose_output_goes_to_a_file_reads_lines_as_the_terminal_edits_them(
+    open_terminal: Open, tmp_path: Path
+) -> None:
+    terminal = open_terminal("-c", WITH_OUTPUT_TO_A_FILE, STANDIN, "async")
+    out = tmp_path / "out"
+    terminal.until(lambda: out.exists() and out.read_text().endswith("> "))
+    assert terminal.is_as_found
+    terminal.send("wrong\x15hello\r")
+    terminal.until(lambda: "you said hello" in out.read_text() and out.read_text().endswith("> "))
+    terminal.send("\x04")
+    assert terminal.exit_code() == 0
+    assert "\x1b" not in out.read_text()
+
+
+WITH_OUTPUT_TO_A_FILE = """
+import subprocess, sys
+sys.exit(subprocess.run([sys.executable, *sys.argv[1:]], stdout=open("out", "w")).returncode)
+"""
+
+
+@pytest.mark.parametrize("size", [(1, 1), (24, 1), (1, 80), (2, 5)])
+def test_a_terminal_far_too_small_is_no_reason_to_break(open_terminal: Open, size: tuple[int, int]) -> None:
+    terminal = open_terminal(STANDIN, "async")
+    terminal.until_prompt()
+    terminal.process.setwinsize(*size)
+    terminal.send("approve milk\r")
+    terminal.until(lambda: not terminal.raw)
+    terminal.until(lambda: b"no: " in terminal.seen.replace(b"\r\n", b""))
+    terminal.process.setwinsize(30, 100)
+    terminal.send("y\r")
+    terminal.until(lambda: terminal.raw)
+    terminal.send("\x04")
+    assert terminal.exit_code() == 0
+    assert b"Traceback" not in terminal.seen
+
+
+def test_a_storm_of_resizes_breaks_nothing(chat: Terminal) -> None:
+    chat.send("half")
+    for n in range(100):
+        chat.process.setwinsize(30, 20 + n % 80)
+        chat.look(0.001)
+    chat.process.setwinsize(30, 100)
+    chat.send(" and half\r")
+    chat.until("you said half and half")
+
+
+@pytest.mark.parametrize("phase", ["prompt", "answer"])
+def test_after_a_stop_and_a_shell_in_between_the_chat_goes_on(chat: Terminal, phase: str) -> None:
+    if phase == "answer":
+        chat.ask("hang")
+        chat.until("hanging")
+    else:
+        chat.send("half")
+        chat.until("> half")
+    chat.signal(signal.SIGSTOP)
+    chat.set_as_found()
+    chat.signal(signal.SIGCONT)
+    if phase == "answer":
+        chat.until(lambda: not chat.echoes)
+        stop(chat)
+        chat.send("half")
+    else:
+        chat.until(lambda: chat.raw and not chat.echoes)
+    chat.send(" a line\r")
+    chat.until("you said half a line")
+
+
 HEAVY = ("anthropic", "httpx2", "rich", "markdown_it", "typer", "wiring", "core", "telemetry")
 
 

@@ -13,10 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support_pty import OwnTerminal
-from ui.keys import Keys, Typed, understood
-
-XTERM = {"TERM": "xterm-256color"}
-
+from ui.keys import Keys, Typed, draws, understood
 
 # --- what the keys mean ----------------------------------------------------------------------------------
 
@@ -70,13 +67,13 @@ def flags(terminal: OwnTerminal) -> dict[str, bool]:
 
 
 def test_quiet_means_no_echo_no_lines_and_ctrl_c_still_a_signal(terminal: OwnTerminal) -> None:
-    with Keys(terminal.stdin, XTERM).quiet():
+    with Keys(terminal.stdin).quiet():
         assert flags(terminal) == {"ECHO": False, "ICANON": False, "ISIG": True}
     assert terminal.mode == terminal.found
 
 
 def test_the_terminal_is_put_back_when_something_breaks(terminal: OwnTerminal) -> None:
-    with pytest.raises(SystemExit), Keys(terminal.stdin, XTERM).quiet():
+    with pytest.raises(SystemExit), Keys(terminal.stdin).quiet():
         raise SystemExit(3)
     assert terminal.mode == terminal.found
 
@@ -84,7 +81,7 @@ def test_the_terminal_is_put_back_when_something_breaks(terminal: OwnTerminal) -
 def test_restore_and_resume_switch_in_the_middle_as_a_watchdog_and_a_stop_do(
     terminal: OwnTerminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = Keys(terminal.stdin, XTERM)
+    keys = Keys(terminal.stdin)
     monkeypatch.setattr(os, "tcgetpgrp", lambda fd: os.getpgrp())  # not our controlling terminal
     with keys.quiet():
         with keys.quiet():
@@ -98,27 +95,38 @@ def test_restore_and_resume_switch_in_the_middle_as_a_watchdog_and_a_stop_do(
 
 
 def test_in_the_background_the_shells_terminal_is_left_alone(terminal: OwnTerminal) -> None:
-    keys = Keys(terminal.stdin, XTERM)
+    keys = Keys(terminal.stdin)
     with keys.quiet():
         keys.restore()
         keys.resume()  # the pseudo-terminal has no foreground group of ours
         assert terminal.mode == terminal.found
 
 
-@pytest.mark.parametrize("term", ["dumb", "unknown"])
-def test_a_dumb_terminal_keeps_its_own_line_editing(terminal: OwnTerminal, term: str) -> None:
-    keys = Keys(terminal.stdin, {"TERM": term})
+def test_where_nobody_draws_the_terminal_keeps_its_own_line_editing(terminal: OwnTerminal) -> None:
+    keys = Keys(terminal.stdin, quiets=False)
     with keys.quiet(), keys.listening():
         assert terminal.mode == terminal.found
     assert not keys.is_quiet
     assert keys.fd is not None
 
 
+@pytest.mark.parametrize(
+    ("term", "answer"), [("xterm-256color", True), ("linux", True), ("dumb", False), ("unknown", False)]
+)
+def test_a_prompt_is_drawn_where_both_sides_are_a_terminal_that_moves_its_cursor(
+    terminal: OwnTerminal, term: str, answer: bool
+) -> None:
+    assert draws(terminal.stdin, terminal.stdout, {"TERM": term}) is answer
+    with open(os.devnull, "w") as nowhere:
+        assert not draws(terminal.stdin, nowhere, {"TERM": term})
+        assert not draws(None, terminal.stdout, {"TERM": term})
+
+
 def test_without_a_terminal_nothing_happens() -> None:
     reading, writing = os.pipe()
     os.write(writing, b"not for us")
     with os.fdopen(reading) as pipe:
-        for keys in (Keys(pipe, XTERM), Keys(None, XTERM)):
+        for keys in (Keys(pipe), Keys(None)):
             with keys.quiet(), keys.listening(), keys.lent():
                 keys.drain()
                 keys.resume()
@@ -132,7 +140,7 @@ def test_without_a_terminal_nothing_happens() -> None:
 
 
 def test_what_is_typed_meanwhile_is_kept_and_not_echoed(terminal: OwnTerminal) -> None:
-    keys = Keys(terminal.stdin, XTERM)
+    keys = Keys(terminal.stdin)
     with keys.quiet():
         with keys.listening():
             terminal.type("the next question")
@@ -142,7 +150,7 @@ def test_what_is_typed_meanwhile_is_kept_and_not_echoed(terminal: OwnTerminal) -
 
 
 def test_on_a_loop_more_is_taken_than_the_terminal_itself_can_hold(terminal: OwnTerminal) -> None:
-    keys = Keys(terminal.stdin, XTERM)
+    keys = Keys(terminal.stdin)
     text = "word " * 4000
 
     async def listen() -> None:
@@ -158,7 +166,7 @@ def test_on_a_loop_more_is_taken_than_the_terminal_itself_can_hold(terminal: Own
 
 
 def test_a_ctrl_c_among_the_keys_interrupts_and_voids_what_came_before(terminal: OwnTerminal) -> None:
-    keys, interrupts = Keys(terminal.stdin, XTERM), []
+    keys, interrupts = Keys(terminal.stdin), []
     keys.on_interrupt = lambda: interrupts.append(1)
     keys.keep(b"before\r\x03after")
     assert interrupts == [1]
@@ -166,7 +174,7 @@ def test_a_ctrl_c_among_the_keys_interrupts_and_voids_what_came_before(terminal:
 
 
 def test_who_borrows_the_keyboard_sees_nothing_typed_before(terminal: OwnTerminal) -> None:
-    keys = Keys(terminal.stdin, XTERM)
+    keys = Keys(terminal.stdin)
     with keys.quiet(), keys.listening():
         keys.keep(b"y\r")
         terminal.type("y\r")
@@ -178,7 +186,7 @@ def test_who_borrows_the_keyboard_sees_nothing_typed_before(terminal: OwnTermina
 
 
 def test_a_terminal_that_hangs_up_is_told_once_and_never_spins(terminal: OwnTerminal) -> None:
-    keys, told = Keys(terminal.stdin, XTERM), []
+    keys, told = Keys(terminal.stdin), []
     keys.on_hangup = lambda: told.append(1)
 
     async def listen() -> None:

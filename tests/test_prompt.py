@@ -144,7 +144,7 @@ def test_ctrl_c_is_told_and_clears_when_the_chat_says_so(person: Person) -> None
 
 
 def test_keys_right_behind_the_line_are_handed_over(one: Person) -> None:
-    keys, interrupts = Keys(one.terminal.stdin, {"TERM": "xterm"}), []
+    keys, interrupts = Keys(one.terminal.stdin), []
     keys.on_interrupt = lambda: interrupts.append(1)
     with keys.quiet():
         assert one.line("question\r\x03next") == "question"

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 from oversight.approvals import Answer, ApprovalRequest, AskHuman
 from safe_text import mask, one_line
 from ui.cells import cells_of
-from ui.keys import SEQUENCE, Keys, person_at
+from ui.keys import SEQUENCE, Keys, draws, person_at
 from ui.sink import OutputClosed, Sink
 from ui.theme import is_terminal
 
@@ -64,7 +64,7 @@ def approving_async(screen: Screen, keys: Keys | None = None) -> Callable[[AskHu
         out = _terminal()
         if out is None:
             return Answer.NOBODY
-        keyboard = keys or Keys(sys.stdin, os.environ)
+        keyboard = keys or Keys(sys.stdin, draws(sys.stdin, sys.stdout, os.environ))
         try:
             with _asking(screen, keyboard, out, effect.request):
                 return await _answer_async(keyboard, out, effect.limit_s)
@@ -81,7 +81,7 @@ def approving_blocking(screen: Screen, keys: Keys | None = None) -> Callable[[As
         out = _terminal()
         if out is None:
             return Answer.NOBODY
-        keyboard = keys or Keys(sys.stdin, os.environ)
+        keyboard = keys or Keys(sys.stdin, draws(sys.stdin, sys.stdout, os.environ))
         try:
             with _asking(screen, keyboard, out, effect.request):
                 return _answer_blocking(keyboard, out, effect.limit_s)

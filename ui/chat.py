@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import cli
 from platform_edges import install_signals
-from ui.chat_state import SIGHUP, SIGINT, SIGTERM, Chat, Preload, practising
+from ui.chat_state import SIGHUP, SIGTERM, Chat, Preload, practising
 
 if TYPE_CHECKING:
     from cli import Options
@@ -70,11 +70,8 @@ def run_blocking(options: Options, settings: Settings) -> NoReturn:
 
 def run(options: Options, settings: Settings, chatting: Callable[[Chat], int]) -> NoReturn:
     """Run a whole chat, say what ended it, and end the program."""
-    try:
-        chat = Chat(options, settings, os.environ)
-        code = chatting(chat)
-    except KeyboardInterrupt:  # before the chat took over, or after it gave back
-        cli.leave(SIGINT)
+    chat = Chat(options, settings, os.environ)
+    code = chatting(chat)
     if chat.error is not None:
         cli.fail(chat.error, as_json=False, code=code)
     cli.leave(code)
@@ -270,12 +267,15 @@ def _turn_blocking(chat: Chat, question: str, count: int) -> None:
 
 
 def _handlers(chat: Chat) -> dict[str, Callable[[], object]]:
-    return {
+    handlers: dict[str, Callable[[], object]] = {
         "SIGINT": chat.interrupt,
         "SIGTERM": partial(chat.leave, SIGTERM),
         "SIGHUP": partial(chat.leave, SIGHUP),
         "SIGCONT": chat.resume,
     }
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        del handlers["SIGHUP"]  # nohup
+    return handlers
 
 
 def _handle(handle: Callable[[], object], number: int, frame: FrameType | None) -> None:

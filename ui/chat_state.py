@@ -24,7 +24,7 @@ import cli
 from errors import AgentError
 from safe_text import one_line
 from ui.commands import COMMANDS, Situation, is_command, run_command
-from ui.keys import Keys, Typed
+from ui.keys import Keys, Typed, draws
 from ui.screen import OutputClosed, Screen, Sink, Standing
 from ui.steps import faults_line
 from ui.theme import Theme
@@ -108,7 +108,8 @@ class Chat:
         self.options, self.settings = options, settings
         self.screen = Screen.for_chat(sys.stdout, environ, verbose=options.verbose)
         self.screen.status_source = self._standing
-        self.keys = Keys(sys.stdin, environ)
+        self.draws = draws(sys.stdin, sys.stdout, environ)
+        self.keys = Keys(sys.stdin, self.draws)
         self.keys.on_interrupt, self.keys.on_hangup = self.interrupt, partial(self.leave, SIGHUP)
         self.interrupts = Interrupts()
         self.agent: Agent | None = None
@@ -126,7 +127,7 @@ class Chat:
 
     def open_prompt(self, on_painted: Callable[[], object]) -> AnyPrompt:
         """The prompt this terminal can show."""
-        if Theme.of(sys.stdin, self._environ).moves and Theme.of(sys.stdout, self._environ).moves:
+        if self.draws:
             from ui.prompt import Prompt
 
             self.prompt = Prompt(

@@ -84,16 +84,16 @@ class Keys:
 
     Args:
         stdin: where keys come from.
-        environ: for TERM.
+        quiets: whether quiet mode is wanted at all: somebody else draws what is typed (see `draws`).
 
     `fd` is the terminal's descriptor, None where there is none. `is_quiet`: it is switched to quiet
     mode where that is asked for, and does not echo.
     """
 
-    def __init__(self, stdin: TextIO | None, environ: Mapping[str, str]) -> None:
+    def __init__(self, stdin: TextIO | None, quiets: bool = True) -> None:
         terminal = stdin is not None and is_terminal(stdin) and termios is not None
         self.fd = stdin.fileno() if stdin is not None and terminal else None
-        self.is_quiet = self.fd is not None and Theme.of(stdin, environ).moves
+        self.is_quiet = self.fd is not None and quiets
         self.on_interrupt: Callable[[], object] = lambda: None
         self.on_hangup: Callable[[], object] = lambda: None
         self._kept = bytearray()
@@ -267,6 +267,11 @@ def hung_up(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, 0)  # hang-ups and errors are always reported
     return bool(poll.poll(0))
+
+
+def draws(stdin: TextIO | None, stdout: TextIO | None, environ: Mapping[str, str]) -> bool:
+    """Whether a prompt can be drawn: a terminal on both sides that can move its cursor."""
+    return Theme.of(stdin, environ).moves and Theme.of(stdout, environ).moves
 
 
 def person_at(stdin: TextIO | None, stdout: TextIO | None) -> bool:
