@@ -21,6 +21,7 @@ from tests.support_pty import OwnTerminal, in_turn
 from ui.approval import QUESTION, approving_async, approving_blocking, dialog, seen
 from ui.keys import Keys, Typed
 from ui.screen import Screen
+from ui.sink import Sink
 
 XTERM = {"TERM": "xterm-256color"}
 

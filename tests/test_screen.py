@@ -48,7 +48,7 @@ from messages import CallResult, ToolUse, Usage
 from ui.markdown_stream import VOID_MARK
 from ui.screen import Screen
 from ui.sink import OutputClosed, Sink
-from ui.steps import Standing
+from ui.standing import Standing
 from ui.theme import Theme
 
 SONNET = "model.anthropic.claude-sonnet-5-5"
@@ -324,7 +324,7 @@ def test_the_status_line_says_what_is_happening_and_is_gone_afterwards() -> None
     assert tty.lines() == ["✓ calculator(15 * 23) → 345 (12 ms)"]
 
 
-def test_open_circuits_and_faults_stand_in_the_status_and_for_the_prompt() -> None:
+def test_open_circuits_and_faults_stand_in_the_status() -> None:
     tty = Tty(150)
     screen = chat(tty)
     tell = Teller(screen)
@@ -340,9 +340,10 @@ def test_open_circuits_and_faults_stand_in_the_status_and_for_the_prompt() -> No
         " · asking anthropic:claude-sonnet-5-5, attempt 1 of 4"
     )
     tell(CircuitClosed("web_search.tavily"), FaultsChanged(()))
-    assert screen.standing == "anthropic:claude-sonnet-5-5"
     screen.status_source = lambda: Standing("practice", ("x open",), ("*:error",))
-    assert screen.standing == "! faults on: *:error · practice · x open"
+    tell(AttemptStarted(SONNET, 1, 4))
+    assert tty.lines()[-1].startswith("! faults on: *:error · x open · asking")
+    assert Standing("practice", ("x open",), ("*:error",)).words() == "! faults on: *:error · practice · x open"
 
 
 def test_the_status_never_takes_more_than_one_row() -> None:
@@ -474,7 +475,7 @@ def test_no_color_means_no_styles() -> None:
 def test_an_ascii_terminal_gets_ascii_stand_ins_and_question_marks_but_no_error() -> None:
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding="ascii")
-    screen = Screen.for_chat(out, {"TERM": "dumb"})
+    screen = Screen.for_chat(Sink(out, {"TERM": "dumb"}))
     Teller(screen)(call_ended(), TextStreamed("漢字 – ok…"), answered(), ended("漢字 – ok…"))
     assert raw.getvalue() == b"+ calculator(15 * 23) -> 345 (12 ms)\n\n?? ? ok...\n"
 
@@ -557,7 +558,7 @@ class Gone(io.StringIO):
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(errno.EIO, "pty gone"), ValueError("closed file")])
 def test_a_closed_output_is_one_clear_error_also_at_the_end_of_the_turn(error: Exception) -> None:
-    screen = Screen.for_chat(Gone(error), XTERM)
+    screen = Screen.for_chat(Sink(Gone(error), XTERM))
     screen.begin_turn()
     with pytest.raises(OutputClosed):
         Teller(screen)(TextStreamed("text"))

@@ -127,10 +127,10 @@ def test_nothing_speaks_of_unfinished_work() -> None:
 
 
 def test_before_the_prompt_only_light_things_load() -> None:
-    heavy = "anthropic httpx2 rich typer pydantic wiring core sqlite3"
+    heavy = "anthropic httpx2 rich typer pydantic wiring core sqlite3 events email"
     code = (
         "import sys; sys.path.insert(0, '.');"
-        "import agent_async, cli, config, ui.chat, ui.prompt;"
+        "import agent_async, ui.program, cli, config, ui.chat, ui.prompt;"
         f"print(sorted(set('{heavy}'.split()) & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

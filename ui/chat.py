@@ -177,7 +177,7 @@ async def _turn_async(chat: Chat, question: str) -> None:
     except Exception as error:  # the last boundary: a mistake of ours must not end the chat
         chat.tell_mistake(error)
     chat.screen.end_turn()
-    chat.screen.notice("")
+    chat.notice("")
 
 
 # --- blocking --------------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ def _turn_blocking(chat: Chat, question: str, count: int) -> None:
     if not stopped:
         agent.door.run(done(None))  # takes away the mark of a stop that came too late, or it would hit the next one
     chat.screen.end_turn()
-    chat.screen.notice("")
+    chat.notice("")
 
 
 # --- signals ---------------------------------------------------------------------------------------------

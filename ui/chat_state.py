@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
 import os
 import queue
 import sys
@@ -25,14 +26,15 @@ from errors import AgentError
 from safe_text import one_line
 from ui.commands import COMMANDS, Situation, is_command, run_command
 from ui.keys import Keys, Typed, draws
-from ui.screen import OutputClosed, Screen, Sink, Standing
-from ui.steps import faults_line
+from ui.sink import OutputClosed, Sink
+from ui.standing import Standing, faults_on
 from ui.theme import Theme
 
 if TYPE_CHECKING:
     from cli import Options
     from config import Settings
     from ui.prompt_port import AnyPrompt
+    from ui.screen import Screen
     from wiring import Agent
 
 TWICE_S = 1.0
@@ -106,8 +108,7 @@ class Chat:
 
     def __init__(self, options: Options, settings: Settings, environ: Mapping[str, str]) -> None:
         self.options, self.settings = options, settings
-        self.screen = Screen.for_chat(sys.stdout, environ, verbose=options.verbose)
-        self.screen.status_source = self._standing
+        self.out = Sink(sys.stdout, environ)
         self.draws = draws(sys.stdin, sys.stdout, environ)
         self.keys = Keys(sys.stdin, self.draws)
         self.keys.on_interrupt, self.keys.on_hangup = self.interrupt, partial(self.leave, SIGHUP)
@@ -125,6 +126,19 @@ class Chat:
         self.troubles: list[str] = []
         self.prompt: AnyPrompt | None = None
 
+    @functools.cached_property
+    def screen(self) -> Screen:
+        """The screen that draws questions; loaded behind the prompt, since it knows every event there is."""
+        from ui.screen import Screen
+
+        screen = Screen.for_chat(self.out, verbose=self.options.verbose)
+        screen.status_source = self._standing
+        return screen
+
+    def notice(self, text: str, style: str = "") -> None:
+        """Print words of the program itself while no question runs. Raises OutputClosed."""
+        self.out.write(self.out.theme.lines(style, text) + "\n")
+
     def open_prompt(self, on_painted: Callable[[], object]) -> AnyPrompt:
         """The prompt this terminal can show."""
         if self.draws:
@@ -141,22 +155,21 @@ class Chat:
         else:
             from ui.plain_prompt import PlainPrompt
 
-            self.prompt = PlainPrompt(sys.stdin, Sink(sys.stdout, self._environ), on_painted=on_painted)
+            self.prompt = PlainPrompt(sys.stdin, self.out, on_painted=on_painted)
         return self.prompt
 
     # --- what the person is told --------------------------------------------------------------------------
 
     def greet(self) -> None:
         """Say who is there, and plainly what is not as usual. Raises OutputClosed."""
-        self.screen.notice(f"Unflappable {cli.VERSION} · /help lists the commands, Ctrl-D leaves", "dim")
+        self.notice(f"Unflappable {cli.VERSION} · /help lists the commands, Ctrl-D leaves", "dim")
         if self.options.offline:
-            self.screen.notice("! practice model (--offline): it needs no key and knows only a few tricks", "warn")
+            self.notice("! practice model (--offline): it needs no key and knows only a few tricks", "warn")
         elif practising(self.options, self.settings):
             words = "! no ANTHROPIC_API_KEY is set: this is the practice model, which knows only a few tricks"
-            self.screen.notice(words, "warn")
+            self.notice(words, "warn")
         if self.options.faults:
-            line = faults_line(self.options.faults)
-            self.screen.notice(line.text, line.style)
+            self.notice(faults_on(self.options.faults), "warn")
 
     def _standing(self) -> Standing:
         agent = self.agent
@@ -174,7 +187,7 @@ class Chat:
         if self.interrupts.is_fresh and self.leaving is None:
             return "Ctrl-C again leaves"
         cost_usd = self.agent.totals.cost_usd if self.agent is not None else None
-        return " · ".join(filter(None, [self.screen.standing, f"${cost_usd:.4f}" if cost_usd else ""]))
+        return " · ".join(filter(None, [self._standing().words(), f"${cost_usd:.4f}" if cost_usd else ""]))
 
     def tell_trouble(self) -> None:
         """Say once what is wrong around the chat. Raises OutputClosed."""
@@ -182,7 +195,7 @@ class Chat:
         if self.prompt is not None:
             troubles.append(self.prompt.trouble())
         for trouble in filter(None, troubles):
-            self.screen.notice(trouble, "dim")
+            self.notice(trouble, "dim")
 
     # --- what comes from outside --------------------------------------------------------------------------
 
@@ -271,7 +284,7 @@ class Chat:
             return line
         result = run_command(line, Situation(self.agent, self.last_question, self.unicode))
         if result.text:
-            self.screen.notice(result.text)
+            self.notice(result.text)
         if result.leaves:
             self.leave(cli.OK)
         return result.question
@@ -279,15 +292,15 @@ class Chat:
     def tell_stopped(self) -> None:
         """A line was stopped before it was asked. Raises OutputClosed."""
         if self.leaving is None:
-            self.screen.notice("! stopped", "warn")
+            self.notice("! stopped", "warn")
 
     def tell_waiting(self) -> None:
         """The agent is not loaded yet. Raises OutputClosed."""
-        self.screen.notice("· starting; this goes out in a moment", "dim")
+        self.notice("· starting; this goes out in a moment", "dim")
 
     def tell_mistake(self, error: Exception) -> None:
         """Something of ours broke. Raises OutputClosed."""
-        self.screen.notice(f"✗ a mistake in this program: {type(error).__name__}: {one_line(str(error))}", "bad")
+        self.notice(f"✗ a mistake in this program: {type(error).__name__}: {one_line(str(error))}", "bad")
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

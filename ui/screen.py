@@ -39,7 +39,8 @@ from events import (
 from safe_text import clean, one_line
 from ui.markdown_stream import MarkdownStream
 from ui.sink import OutputClosed, Sink
-from ui.steps import Line, Standing, Steps, is_model
+from ui.standing import Standing
+from ui.steps import Line, Steps, is_model
 
 __all__ = ["OutputClosed", "Screen", "Sink", "Standing", "preload"]
 
@@ -81,10 +82,9 @@ class Screen:
         self._under_way = False
 
     @classmethod
-    def for_chat(cls, stdout: TextIO | None, environ: Mapping[str, str], *, verbose: bool = False) -> Screen:
+    def for_chat(cls, out: Sink, *, verbose: bool = False) -> Screen:
         """Everything on one stream, words as they arrive."""
-        sink = Sink(stdout, environ)
-        return cls(sink, sink, streams=True, verbose=verbose)
+        return cls(out, out, streams=True, verbose=verbose)
 
     @classmethod
     def for_one_shot(
@@ -114,11 +114,6 @@ class Screen:
         self._steps.source = source
 
     @property
-    def standing(self) -> str:
-        """What stays so between questions in one safe line, "" when there is nothing to say: for the prompt."""
-        return self._steps.standing.words()
-
-    @property
     def columns(self) -> int:
         """Width right now."""
         return self._out.size().columns
@@ -141,7 +136,7 @@ class Screen:
 
     def notice(self, text: str, style: str = "") -> None:
         """Print words of the program itself, any number of lines. Raises OutputClosed."""
-        self._commit("\n".join(self._out.theme.paint(style, line) for line in clean(text).split("\n")))
+        self._commit(self._out.theme.lines(style, text))
 
     def clear(self) -> None:
         """Take everything transient off the screen, before somebody else writes (an approval dialog)."""

@@ -48,11 +48,12 @@ from events import (
 )
 from messages import CallResult, ToolUse, Usage
 from safe_text import one_line, shorten
+from ui.standing import NAME_CHARS, Standing, faults_on
 
 LIMITER_TOLD_S = 0.2
 """Shorter waits for the rate limiter are not worth a line."""
 
-ARGUMENTS_CHARS, OUTPUT_CHARS, NAME_CHARS = 60, 100, 80
+ARGUMENTS_CHARS, OUTPUT_CHARS = 60, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +71,6 @@ class Line:
     style: str = "dim"
     warning: bool = False
     detail: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What stays so between questions. `breakers` holds one phrase for each circuit that is not closed."""
-
-    model: str = ""
-    breakers: tuple[str, ...] = ()
-    faults: tuple[str, ...] = ()
-
-    def words(self, *, with_model: bool = True) -> str:
-        """One line: faults first, since they must not be overlooked where the line is cut."""
-        parts = []
-        if self.faults:
-            parts.append("! faults on: " + ", ".join(one_line(spec, NAME_CHARS) for spec in self.faults))
-        if self.model and with_model:
-            parts.append(one_line(self.model, NAME_CHARS))
-        parts += [one_line(breaker, NAME_CHARS) for breaker in self.breakers]
-        return " · ".join(parts)
 
 
 class Steps:
@@ -269,18 +251,13 @@ class Steps:
 
     def _FaultsChanged(self, event: FaultsChanged, stamped: Stamped) -> Line:
         self._faults = event.specs
-        return faults_line(event.specs)
+        if not event.specs:
+            return Line("✓ no faults are on any more", "good", warning=True)
+        return Line(faults_on(event.specs), "warn", warning=True)
 
     def _attempt(self, dependency: str, stamped: Stamped) -> str:
         number, of = self._attempts.get(_key(dependency, stamped), (0, 0))
         return f"{spoken(dependency)}: attempt {number} of {of}" if number else spoken(dependency)
-
-
-def faults_line(specs: tuple[str, ...]) -> Line:
-    """Which faults are on: they must never be on unnoticed."""
-    if not specs:
-        return Line("✓ no faults are on any more", "good", warning=True)
-    return Line("! faults on: " + ", ".join(one_line(spec, NAME_CHARS) for spec in specs), "warn", warning=True)
 
 
 _TOOL_ENDS = {

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
+from safe_text import clean
+
 # One ASCII stand-in a glyph and of the same width wherever that is readable. Also what
 # rich draws: bullets, quote bars, table rules.
 _SPELLED = str.maketrans(
@@ -55,6 +57,10 @@ class Theme:
         """`text` in a style of ours (dim, good, bad, warn, note, bold), or as it is without colour."""
         code = _STYLES[style]
         return f"\x1b[{code}m{text}\x1b[m" if code and self.colour and text else text
+
+    def lines(self, style: str, text: str) -> str:
+        """Words of the program itself, any number of lines, made safe and painted."""
+        return "\n".join(self.paint(style, line) for line in clean(text).split("\n"))
 
     def spelled(self, text: str) -> str:
         """`text` with our own glyphs spelled in ASCII where the stream knows no others."""
