@@ -257,9 +257,7 @@ class Branch(Protocol):
 class Bus:
     """Stamps events and hands them to listeners; what a listener raises is dropped and counted."""
 
-    def __init__(
-        self, listeners: Sequence[Listener], now: Callable[[], float], wall: Callable[[], float]
-    ) -> None:
+    def __init__(self, listeners: Sequence[Listener], now: Callable[[], float], wall: Callable[[], float]) -> None:
         self.listeners = list(listeners)
         self.dropped = 0
         self._now, self._wall, self._sequence = now, wall, 0
