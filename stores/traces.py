@@ -41,8 +41,8 @@ WHERE (:status IS NULL OR status = :status)
   AND (:session IS NULL OR session = :session)
 ORDER BY number DESC LIMIT :limit
 """
-_EXACT = "SELECT id, trace FROM traces WHERE id = ?1"
-_ALIKE = "SELECT id, trace FROM traces WHERE substr(id, 1, length(?1)) = ?1 ORDER BY number DESC LIMIT 4"
+_EXACT = "SELECT id, trace FROM traces WHERE id = :id"
+_ALIKE = "SELECT id, trace FROM traces WHERE substr(id, 1, length(:id)) = :id ORDER BY number DESC LIMIT 4"
 
 
 class TraceStore:
@@ -105,7 +105,7 @@ class TraceStore:
         from stores.trace_file import read
 
         def find(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-            wanted = (encodable(trace_id),)
+            wanted = {"id": encodable(trace_id)}
             return connection.execute(_EXACT, wanted).fetchall() or connection.execute(_ALIKE, wanted).fetchall()
 
         self.flush(READ_AFTER_WRITE_S)
