@@ -126,14 +126,15 @@ class ClaudeAsync(_Claude):
             messages = self._client(effect.link).messages.with_streaming_response
             async with messages.create(**exchange.body(), extra_headers=_HEADERS) as response:
                 exchange.open(response.headers)
-                chunks = response.iter_bytes()
-                async for chunk in chunks:
-                    if exchange.feed(chunk):
-                        break
-                exchange.end()
-                async with asyncio.timeout(DRAIN_S):
-                    async for _ in chunks:
-                        pass
+                # Closed here: one that an error keeps alive is finalised whenever, in whatever thread.
+                async with contextlib.aclosing(response.http_response.aiter_bytes()) as chunks:
+                    async for chunk in chunks:
+                        if exchange.feed(chunk):
+                            break
+                    exchange.end()
+                    async with asyncio.timeout(DRAIN_S):
+                        async for _ in chunks:
+                            pass
         return exchange.reply
 
     async def aclose(self) -> None:
@@ -163,9 +164,10 @@ class ClaudeBlocking(_Claude):
                 messages = self._client(effect.link).messages.with_streaming_response
                 with messages.create(**exchange.body(), extra_headers=_HEADERS) as response:
                     exchange.open(response.headers)
-                    for chunk in response.iter_bytes():
-                        if exchange.feed(chunk):
-                            break
+                    with contextlib.closing(response.http_response.iter_bytes()) as chunks:
+                        for chunk in chunks:
+                            if exchange.feed(chunk):
+                                break
                     exchange.end()
         except BaseException as error:
             if not isinstance(error, Exception):
