@@ -10,6 +10,8 @@ import pytest
 
 from tests.support import Doors
 
+pytest.register_assert_rewrite("tests.support_agent")  # its checks should say what they saw
+
 # The same examples in every run: a test that fails by chance helps nobody. Look for new ones with
 # HYPOTHESIS_PROFILE=search, which draws at random.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)

@@ -287,6 +287,11 @@ class FakeMessages:
         for thread in self._threads:
             thread.join(5)
 
+    def wait_closed(self) -> None:
+        """Wait until the server has closed every connection; for behaviours that close them."""
+        for thread in self._threads[1:]:  # the first one accepts
+            thread.join(5)
+
     def _spawn(self, run: Callable[..., None], *arguments: Any) -> None:
         thread = threading.Thread(target=run, args=arguments, daemon=True)
         self._threads.append(thread)
