@@ -21,6 +21,11 @@ PATIENCE_S = 20.0
 """How long a test waits for something to appear: far more than it takes, since machines can be busy."""
 
 
+def _as_in_a_terminal() -> None:
+    """A test run under nohup ignores SIGHUP, and what it starts would too."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Terminal:
     """A program on a pseudo-terminal, and what its screen shows.
 
@@ -50,6 +55,7 @@ class Terminal:
             cwd=str(folder),
             env={**clean, "TERM": "xterm-256color", "HOME": str(folder), "NO_PROXY": "*", **(environ or {})},
             dimensions=(rows, columns),
+            preexec_fn=_as_in_a_terminal,
         )
         self.process.delaybeforesend = None
         self.process.ptyproc.delayafterclose = self.process.ptyproc.delayafterterminate = 0.01
@@ -180,12 +186,24 @@ class Terminal:
         """Close the window; the program's exit code."""
         self.process.ptyproc.fileobj.close()
         self.process.closed = self.process.ptyproc.closed = self.process.ptyproc.terminated = self.ended = True
-        return os.waitstatus_to_exitcode(os.waitpid(self.process.pid, 0)[1])
+        end_s = time.monotonic() + PATIENCE_S
+        while True:
+            pid, status = os.waitpid(self.process.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > end_s:
+                os.kill(self.process.pid, signal.SIGKILL)
+                os.waitpid(self.process.pid, 0)
+                raise AssertionError("it does not end although its terminal is gone")
+            time.sleep(0.005)
 
     def close(self) -> None:
         """End it, whatever it does."""
         if not self.process.closed:
-            self.process.close(force=True)
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill(signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                self.hang_up()
 
 
 def in_turn(*calls: Callable[[], object]) -> Callable[[], None]:

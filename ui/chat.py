@@ -170,14 +170,14 @@ async def _turn_async(chat: Chat, question: str) -> None:
     agent: Any = chat.agent
     chat.last_question = question
     chat.screen.begin_turn()
+    mistake = None
     try:
         # No task of our own: between here and the agent's task there must be no step that a signal could hit.
         with chat.stopping_with(agent.stop):
             await agent.ask(question)
     except Exception as error:  # the last boundary: a mistake of ours must not end the chat
-        chat.tell_mistake(error)
-    chat.screen.end_turn()
-    chat.notice("")
+        mistake = error
+    chat.end_turn(mistake)
 
 
 # --- blocking --------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ def _turn_blocking(chat: Chat, question: str, count: int) -> None:
     agent: Any = chat.agent
     chat.last_question = question
     chat.screen.begin_turn()
-    stopped = False
+    stopped, mistake = False, None
     try:
         with chat.stopping_with(partial(agent.stop, signal.SIGINT)):
             if chat.interrupts.count == count and chat.leaving is None:
@@ -256,11 +256,10 @@ def _turn_blocking(chat: Chat, question: str, count: int) -> None:
     except Stopped:  # once more, while the first was being repaired
         stopped = True
     except Exception as error:  # the last boundary: a mistake of ours must not end the chat
-        chat.tell_mistake(error)
+        mistake = error
     if not stopped:
         agent.door.run(done(None))  # takes away the mark of a stop that came too late, or it would hit the next one
-    chat.screen.end_turn()
-    chat.notice("")
+    chat.end_turn(mistake)
 
 
 # --- signals ---------------------------------------------------------------------------------------------

@@ -298,9 +298,12 @@ class Chat:
         """The agent is not loaded yet. Raises OutputClosed."""
         self.notice("· starting; this goes out in a moment", "dim")
 
-    def tell_mistake(self, error: Exception) -> None:
-        """Something of ours broke. Raises OutputClosed."""
-        self.notice(f"✗ a mistake in this program: {type(error).__name__}: {one_line(str(error))}", "bad")
+    def end_turn(self, mistake: Exception | None = None) -> None:
+        """A question is over; `mistake` when something of ours broke in it. Raises OutputClosed."""
+        self.screen.end_turn()
+        if mistake is not None:
+            self.notice(f"✗ a mistake in this program: {type(mistake).__name__}: {one_line(str(mistake))}", "bad")
+        self.notice("")
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
