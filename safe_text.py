@@ -41,6 +41,11 @@ _KEY_SHAPES = re.compile(
     r"sk-ant-[A-Za-z0-9_\-]{8,}|sk-[A-Za-z0-9_\-]{20,}|AIza[A-Za-z0-9_\-]{20,}|tvly-[A-Za-z0-9_\-]{8,}"
     r"|BSA[A-Za-z0-9_\-]{20,}|(?i:bearer)\s+[A-Za-z0-9._~+/\-]{8,}=*"
 )
+# The same at the end of a text, where the rest may be still to come; the first letters alone may be one, too.
+_MAYBE_KEY = re.compile(
+    r"(?:s|sk|sk-[A-Za-z0-9_\-]*|A|AI|AIz|AIza[A-Za-z0-9_\-]*|t|tv|tvl|tvly|tvly-[A-Za-z0-9_\-]*|B|BS|BSA[A-Za-z0-9_\-]*"
+    r"|(?i:b|be|bea|bear|beare|bearer(?:\s+[A-Za-z0-9._~+/\-]*=*)?)|:|:/|://[^/\s@]*)\Z"
+)
 _URL_PASSWORD = re.compile(r"(?<=://)[^/\s@]+(?=@)")  # a user without a password may be a token
 MASK = "[secret]"
 _READ_CHARS_MAX = 50_000  # of a text of which one line is wanted; cleaning megabytes of it would take seconds
@@ -59,10 +64,51 @@ def register_secret(value: str | None) -> None:
 
 def mask(text: str) -> str:
     """Replace registered secrets, key-shaped words and passwords in URLs by `[secret]`."""
+    return _URL_PASSWORD.sub(MASK, _KEY_SHAPES.sub(MASK, _mask_known(text)))
+
+
+def _mask_known(text: str) -> str:
     for secret in sorted(_known_secrets, key=len, reverse=True):
         if secret in text:
             text = text.replace(secret, MASK)
-    return _URL_PASSWORD.sub(MASK, _KEY_SHAPES.sub(MASK, text))
+    return text
+
+
+HELD_CHARS_MAX = 4096
+"""No secret is longer; a text that looks like the beginning of one for so long is none."""
+
+
+class StreamMask:
+    """`mask` for text that arrives in pieces: what may be the beginning of a secret waits for what follows."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """What can be shown now, with one more piece; "" when all of it has to wait."""
+        text = _mask_known(self._held + piece)
+        end = _secret_may_begin_at(text)
+        if len(text) - end > HELD_CHARS_MAX:
+            end = len(text)
+        self._held = text[end:]
+        return mask(text[:end])
+
+    def rest(self) -> str:
+        """What still waited: nothing follows any more."""
+        held, self._held = self._held, ""
+        return mask(held)
+
+
+def _secret_may_begin_at(text: str) -> int:
+    """The first place from where the end of the text may be the beginning of a secret; its length when nowhere."""
+    found = _MAYBE_KEY.search(text)
+    first = found.start() if found else len(text)
+    for secret in _known_secrets:
+        for chars in range(min(len(secret) - 1, len(text)), len(text) - first, -1):
+            if text.endswith(secret[:chars]):
+                first = len(text) - chars
+                break
+    return first
 
 
 def clean(text: str) -> str:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import unicodedata
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safe_text import MASK, clean, encodable, mask, masked, one_line, register_secret, shorten
+from safe_text import (
+    HELD_CHARS_MAX,
+    MASK,
+    StreamMask,
+    clean,
+    encodable,
+    mask,
+    masked,
+    one_line,
+    register_secret,
+    shorten,
+)
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=60)
 
@@ -68,6 +80,46 @@ def test_registered_secrets_and_passwords_in_urls_are_masked_everywhere() -> Non
     assert mask("abc") == "abc"
     assert mask("http://user:pass@proxy:8080/") == f"http://{MASK}@proxy:8080/"
     assert masked({"a": ["hunter2hunter2", 1, None]}) == {"a": [MASK, 1, None]}
+
+
+SECRET_TEXTS = [
+    "your key is sk-ant-api03-AAAABBBBCCCCDDDD, keep it",
+    "risk-ant-AAAABBBBCCCC",
+    "Authorization: Bearer abcdefgh12345678\nnext",
+    "AIzaSyA1234567890abcdefghijklmnop tvly-abcdefgh1234 BSAabcdefghij1234567890ab",
+    "see http://user:hunter3@proxy:8080/ or https://en.wikipedia.org/wiki/Otter",
+    "mamamamamia-9 and mamamamamia-9mamamamamia-9",
+    "bus, but not a secret: sk- AI tv BS bear",
+]
+
+
+def pieces(text: str, cuts: list[int]) -> list[str]:
+    places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    return [text[start:end] for start, end in pairwise(places)]
+
+
+@given(st.sampled_from(SECRET_TEXTS) | ANY_TEXT, st.lists(st.integers(0, 80), max_size=8))
+@settings(max_examples=300, deadline=None)
+def test_a_secret_is_masked_however_it_is_split(text: str, cuts: list[int]) -> None:
+    register_secret("mamamamamia-9")
+    stream = StreamMask()
+    shown = "".join(stream.feed(piece) for piece in pieces(text, cuts)) + stream.rest()
+    assert shown == mask(text)
+
+
+def test_what_cannot_begin_a_secret_is_shown_at_once() -> None:
+    stream = StreamMask()
+    assert stream.feed("It is **345") == "It is **345"
+    assert stream.feed("**, as") == "**, a"
+    assert stream.feed(" sk") == "s "
+    assert stream.feed("y") == "sky"
+    assert stream.rest() == ""
+
+
+def test_what_waits_is_bounded() -> None:
+    stream = StreamMask()
+    assert stream.feed("sk-" + "-" * (HELD_CHARS_MAX - 3)) == ""
+    assert stream.feed("-") != ""
 
 
 def test_lone_surrogates_are_replaced_and_pairs_become_what_they_mean() -> None:

@@ -142,6 +142,14 @@ def test_an_answer_is_shown_once_as_it_streams_and_not_again_at_the_end() -> Non
     assert tty.lines() == ["It is 345."]
 
 
+def test_a_secret_is_shown_nowhere_however_the_stream_splits_it() -> None:
+    tty = Tty()
+    text = "Your key: sk-ant-api03-AAAABBBBCCCCDDDD, and sk"
+    Teller(chat(tty))(*(TextStreamed(character) for character in text), answered(), ended(text))
+    assert tty.lines() == ["Your key: [secret], and sk"]
+    assert "AAAA" not in tty.getvalue()
+
+
 def test_a_notice_the_program_appended_to_the_text_is_printed_after_it() -> None:
     tty = Tty()
     screen = chat(tty)

@@ -36,7 +36,7 @@ from events import (
     TurnEnded,
     TurnStarted,
 )
-from safe_text import clean, one_line
+from safe_text import StreamMask, clean, mask, one_line
 from ui.markdown_stream import MarkdownStream
 from ui.sink import OutputClosed, Sink
 from ui.standing import Standing
@@ -76,6 +76,7 @@ class Screen:
 
     def _reset(self) -> None:
         self._said = ""  # by the message under way
+        self._mask = StreamMask()
         self._texts: list[str] = []  # of the messages that ended properly
         self._void_if_repeated = False
         self._lines_since_text = False
@@ -178,6 +179,9 @@ class Screen:
         return self._show_status()
 
     def _on_text(self, text: str) -> None:
+        self._say(self._mask.feed(text))
+
+    def _say(self, text: str) -> None:
         self._said += text
         if not self._streams or not text:
             return
@@ -194,13 +198,16 @@ class Screen:
         elif self._void_if_repeated and self._texts and self._texts.pop().strip() and self._streams:
             self._markdown.mark_void()  # it had ended, and was thrown away after that
         self._said, self._void_if_repeated = "", False
+        self._mask = StreamMask()
 
     def _on_attempt(self) -> None:
         """A new attempt: whatever the one before left open is void."""
+        self._mask = StreamMask()
         if self._said:
             self._on_void()
 
     def _on_answered(self, stop_reason: str) -> None:
+        self._say(self._mask.rest())
         self._erase_status()
         self._markdown.finish()
         if self._said:
@@ -225,14 +232,15 @@ class Screen:
         self._markdown.finish()
         if self._answer is None:
             return
+        text = mask(event.text)
         if not self._streams:
-            if event.text.strip():
-                self._answer.write(clean(event.text).rstrip("\n") + "\n")
+            if text.strip():
+                self._answer.write(clean(text).rstrip("\n") + "\n")
             return
-        shown = self._shown_of(event.text)
+        shown = self._shown_of(text)
         if not shown and self._void_if_unused(event.status):
             self._markdown.mark_void()
-        rest = event.text[len(shown) :]
+        rest = text[len(shown) :]
         if rest.strip():
             if shown or self._lines_since_text:
                 self._answer.write("\n")
