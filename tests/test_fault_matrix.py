@@ -71,11 +71,14 @@ THROTTLED = ("ssssss", "sshhhhhh")
 @pytest.fixture(autouse=True, scope="module")
 def _sdk_loaded_and_everything_logged() -> Iterator[None]:
     preload()
+    gc.collect()
+    gc.freeze()  # collecting all that other tests imported takes as long as a deadline may be missed by
     ours = logging.getLogger("unflappable")
     before = ours.level
     ours.setLevel(logging.DEBUG)
     yield
     ours.setLevel(before)
+    gc.unfreeze()
 
 
 @pytest.fixture(params=[("asyncio", ONE), ("asyncio", TWO), ("blocking", ONE), ("blocking", TWO)], ids=str)
