@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 from flow import Effect
 from messages import Block, CallResult, Message, Text, Thinking, ToolResult, ToolUse, assistant
-from safe_text import encodable
+from safe_text import encodable, mask
 
 _NAME = re.compile(r"[^A-Za-z0-9_-]")
 _NAME_CHARS_MAX = 64
@@ -73,7 +73,7 @@ def with_sendable_calls(blocks: Sequence[Block], history: Iterable[Message]) -> 
 
 
 def _fresh_id(wanted: str, used: set[str]) -> str:
-    base = _NAME.sub("_", wanted)[:_ID_CHARS_MAX] or "call"
+    base = _NAME.sub("_", mask(wanted))[:_ID_CHARS_MAX] or "call"
     fresh, number = base, 2
     while fresh in used:
         fresh, number = f"{base}_{number}", number + 1
@@ -83,9 +83,10 @@ def _fresh_id(wanted: str, used: set[str]) -> str:
 def sendable_name(name: str) -> str:
     """A tool name the API accepts (letters, digits, _ and -, at most 64).
 
-    One that had to be changed is marked, or `save note` would become the name of a tool that exists.
+    One that had to be changed is marked, or `save note` would become the name of a tool that exists. A secret in
+    it is masked before anything is cut: half a secret is one no mask knows.
     """
-    plain = _NAME.sub("_", name)[:_NAME_CHARS_MAX]
+    plain = _NAME.sub("_", mask(name))[:_NAME_CHARS_MAX]
     return name if plain == name != "" else f"unknown_{plain}"[:_NAME_CHARS_MAX]
 
 

@@ -303,6 +303,12 @@ def test_lookalikes_of_a_tool_are_not_it(name: str) -> None:
     assert sendable_name("save_note") == "save_note"
 
 
+def test_a_secret_in_a_name_or_an_id_is_masked_before_it_is_cut() -> None:
+    key = "sk-ant-api03-AAAABBBBCCCCDDDD"
+    assert "AAAA" not in sendable_name("x" * 40 + key)
+    assert "AAAA" not in repr(with_sendable_calls([ToolUse("y" * 180 + key, "calculator", {})], ()))
+
+
 def result(status: Any = "ok", *, name: str = "good", wrote: bool = False, **more: Any) -> CallResult:
     return CallResult(ToolUse("a", name, {}), status, "out", wrote=wrote, **more)
 
