@@ -32,9 +32,9 @@ FlowPerformer = Callable[[Any], Flow[Any]]
 REARM_S_MIN = 0.001
 """The shortest alarm: setitimer(0) would switch it off."""
 
-RING_AGAIN_S = 0.05
-"""Python swallows what is raised inside a finalizer or a weakref callback: so it is raised again, this often,
-until it has left the leaf."""
+RING_AGAIN_S = 0.15
+"""Python swallows what is raised inside a finalizer or a weakref callback: so it is raised again after so many
+seconds, until it has left the leaf. Long enough for a leaf that heeds it to clean up."""
 
 
 class AlarmFired(BaseException):
