@@ -270,7 +270,6 @@ def _handlers(chat: Chat) -> dict[str, Callable[[], object]]:
         "SIGINT": chat.interrupt,
         "SIGTERM": partial(chat.leave, SIGTERM),
         "SIGHUP": partial(chat.leave, SIGHUP),
-        "SIGCONT": chat.resume,
     }
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         del handlers["SIGHUP"]  # nohup

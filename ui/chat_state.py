@@ -13,6 +13,7 @@ import contextlib
 import functools
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -218,7 +219,7 @@ class Chat:
         if not self._is_prompting():
             self.stop()  # last: in the blocking chat this may raise
 
-    def resume(self) -> None:
+    def _resume(self) -> None:
         """SIGCONT: the program was stopped, and the terminal is not as we left it."""
         if self.prompt is not None and self._is_prompting():
             self.prompt.resume()
@@ -308,6 +309,11 @@ class Chat:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """The whole chat: terminal quiet, a watchdog for the end."""
+        if hasattr(signal, "SIGCONT"):
+            # When a process was stopped the kernel gives this to any thread, and need not wake the main one
+            # (seen): so it is kept from all of them, which inherit the mask, but for one that waits for it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
+            threading.Thread(target=self._resume_each_time, name="resume", daemon=True).start()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         with self.keys.quiet():
             self.keys.take_early()
@@ -315,6 +321,11 @@ class Chat:
                 yield
             except OutputClosed:
                 self.end_of_output()
+
+    def _resume_each_time(self) -> None:
+        while True:
+            signal.sigwait({signal.SIGCONT})
+            self._resume()
 
     def _watch(self) -> None:
         code = self._watched.get()
