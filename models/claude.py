@@ -13,6 +13,7 @@ for the end of the body; the blocking client, whom nothing could wake, closes at
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import time
@@ -44,7 +45,7 @@ DRAIN_S = 0.05
 _HEADERS = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
 
 
-class _Claude:
+class _Claude(abc.ABC):
     """What both performers know.
 
     Args:
@@ -96,8 +97,9 @@ class _Claude:
             self._clients[key] = self._connect(link)
         return self._clients[key]
 
+    @abc.abstractmethod
     def _connect(self, link: Link) -> Any:
-        raise NotImplementedError
+        """The SDK's client for a link, of the colour of its performer."""
 
     def _options(self, link: Link) -> dict[str, Any]:
         """How the SDK's client is made, except for its HTTP client."""
