@@ -323,6 +323,9 @@ class Chat:
                 self.end_of_output()
 
     def _resume_each_time(self) -> None:
+        # A window that is closed sends SIGHUP and SIGCONT together: woken by the second, this thread took the
+        # first as well (seen), and the main thread slept on.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while True:
             signal.sigwait({signal.SIGCONT})
             self._resume()
