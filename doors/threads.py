@@ -130,7 +130,7 @@ async def contained(call: Callable[[], Awaitable[Any]]) -> Any:
         if task is not None and task.cancelling() > before:
             raise
         raise ToolCrashed("it cancelled itself") from None
-    except Exception:
+    except Exception:  # an ordinary failure goes on as it is: the flow decides what it means
         raise
     except BaseException as error:  # SystemExit from a tool would tear the loop down
         raise ToolCrashed(f"it raised {type(error).__name__}") from None

@@ -267,7 +267,7 @@ _TOOL_ENDS = {
     "degraded": ("!", "warn", ""),
     "denied": ("✗", "warn", "refused: "),
     "unknown": ("?", "bad", "outcome unknown: "),
-    "skipped": ("·", "dim", "not run: "),
+    "skipped": ("·", "dim", ""),  # its text begins with "Not run" or "Not done"
 }
 
 
