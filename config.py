@@ -24,6 +24,8 @@ from safe_text import mask, one_line, register_secret
 
 T = TypeVar("T")
 DEFAULT_CHAIN = "anthropic:claude-sonnet-5-5,anthropic:claude-haiku-5-5"
+SECOND_PROVIDER = "google:gemini-3.6-flash"
+"""Ends the default chain where its key is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Settings:
 
     anthropic_api_key: str | None = field(default=None, repr=False)
     anthropic_base_url: str | None = None
+    gemini_api_key: str | None = field(default=None, repr=False)
+    gemini_base_url: str = "https://generativelanguage.googleapis.com"
     model_chain: str = DEFAULT_CHAIN
     max_tokens: int = 16384
     llm_timeout_s: float = 30.0
@@ -65,6 +69,11 @@ class Settings:
     brave_base_url: str = "https://api.search.brave.com"
     searxng_url: str | None = None
     wikipedia_url: str = "https://en.wikipedia.org"
+    redis_url: str | None = field(default=None, repr=False)
+    health_host: str = "127.0.0.1"
+    health_port: int = 8080
+    health_token: str | None = field(default=None, repr=False)
+    health_allowed_hosts: tuple[str, ...] = ()
     user: str = ""
     log_level: str = "INFO"
     log_format: str = "text"
@@ -72,6 +81,11 @@ class Settings:
     def __repr__(self) -> str:
         shown = (f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if one.repr)
         return mask(f"Settings({', '.join(shown)})")  # a URL may carry a password
+
+    def has_key_for(self, link: str) -> bool:
+        """Whether a link, as a chain writes it, has the key it needs; `practice` and `local:` need none."""
+        keys = {"anthropic": self.anthropic_api_key, "google": self.gemini_api_key}
+        return bool(keys.get(link.strip().partition(":")[0], "none needed"))
 
 
 # --- what a value may be --------------------------------------------------------------------------------
@@ -117,6 +131,32 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _redis_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        network = parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
+        fits = network or (parts.scheme == "unix" and bool(parts.path))
+    except ValueError:
+        fits = False
+    if not fits or " " in value or not value.isprintable():
+        raise ValueError("a URL that starts with redis://, rediss:// or unix://")
+    return value
+
+
+def _host(value: str) -> str:
+    name = value.removeprefix("[").removesuffix("]")
+    if not _HOST.fullmatch(name):
+        raise ValueError("a name or an address of this machine, such as 127.0.0.1, 0.0.0.0 or ::1, without a port")
+    return name
+
+
+def _hosts(value: str) -> tuple[str, ...]:
+    hosts = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+    if not all(_HOST.fullmatch(host) for host in hosts):
+        raise ValueError("names such as agent.example.org, separated by commas, without ports")
+    return hosts
+
+
 def _folder(value: str) -> Path:
     if "\0" in value:
         raise ValueError("a path")
@@ -153,10 +193,13 @@ _DAY_S = 86_400.0
 _CALL_S_MIN = 0.25  # no attempt starts with less than 0.2 s left (`deadline.py`)
 _PLAIN_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")  # float() takes 1_0 and ١
 _PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
+_HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]{0,252}")  # colons and % are those of IPv6
 _BREAKER = re.compile(r"([A-Za-z][^\s=,]*)\s*=\s*([0-9]{1,6})\s*/\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)")
 _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ANTHROPIC_API_KEY": ("anthropic_api_key", _key),
     "ANTHROPIC_BASE_URL": ("anthropic_base_url", _url),
+    "GEMINI_API_KEY": ("gemini_api_key", _key),
+    "GEMINI_BASE_URL": ("gemini_base_url", _url),
     "MODEL_CHAIN": ("model_chain", _text),
     "MAX_TOKENS": ("max_tokens", _whole(1, 128_000)),
     "LLM_TIMEOUT": ("llm_timeout_s", _number(0.05, _DAY_S)),
@@ -181,6 +224,11 @@ _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "BRAVE_BASE_URL": ("brave_base_url", _url),
     "SEARXNG_URL": ("searxng_url", _url),
     "WIKIPEDIA_URL": ("wikipedia_url", _url),
+    "REDIS_URL": ("redis_url", _redis_url),
+    "HEALTH_HOST": ("health_host", _host),
+    "HEALTH_PORT": ("health_port", _whole(0, 65_535)),
+    "HEALTH_TOKEN": ("health_token", _key),
+    "HEALTH_ALLOWED_HOSTS": ("health_allowed_hosts", _hosts),
     "UNFLAPPABLE_USER": ("user", _text),
     "LOG_LEVEL": ("log_level", _one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")),
     "LOG_FORMAT": ("log_format", _one_of("text", "json")),
@@ -203,6 +251,8 @@ def read_settings(environment: Mapping[str, str], **options: Any) -> Settings:
         if text:
             values[attribute] = _parsed(name, text, parse)
     values.setdefault("user", login_name())
+    if values.get("gemini_api_key"):
+        values.setdefault("model_chain", f"{DEFAULT_CHAIN},{SECOND_PROVIDER}")
     return Settings(**{**values, **{name: value for name, value in options.items() if value is not None}})
 
 

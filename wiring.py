@@ -319,7 +319,7 @@ async def _keep_async(effect: Checkpoint, branch: Any) -> None:
 def usable_links(settings: Settings) -> tuple[Link, ...]:
     """The links of the chain that have what they need. Raises ConfigurationError when none is left."""
     links = parse_chain(settings.model_chain)
-    usable = tuple(link for link in links if link.provider != "anthropic" or settings.anthropic_api_key)
+    usable = tuple(link for link in links if settings.has_key_for(link.name))
     if not usable:
         raise ConfigurationError(
             "no model can be asked: ANTHROPIC_API_KEY is not set",

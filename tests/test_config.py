@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import safe_text
-from config import DEFAULT_CHAIN, BreakerSetting, Settings, environment_with_dotenv, login_name, read_settings
+from config import (
+    DEFAULT_CHAIN,
+    SECOND_PROVIDER,
+    BreakerSetting,
+    Settings,
+    environment_with_dotenv,
+    login_name,
+    read_settings,
+)
 from errors import ConfigurationError
 from safe_text import MASK, mask
 
@@ -32,6 +40,10 @@ VARIABLES: dict[str, tuple[str, Any, dict[str, Any], list[str], str]] = {
         "anthropic_base_url", None,
         {"http://127.0.0.1:8080": "http://127.0.0.1:8080", "https://x/y/": "https://x/y", "http://[::1]:9": "http://[::1]:9",
          "HTTP://X": "HTTP://X"}, URLS, "http:// or https://",
+    ),
+    "GEMINI_API_KEY": ("gemini_api_key", None, {"AIza-1": "AIza-1"}, KEYS, "without spaces"),
+    "GEMINI_BASE_URL": (
+        "gemini_base_url", "https://generativelanguage.googleapis.com", {"http://h/x/": "http://h/x"}, URLS, "http://",
     ),
     "MODEL_CHAIN": ("model_chain", DEFAULT_CHAIN, {"practice": "practice"}, [], ""),
     "MAX_TOKENS": ("max_tokens", 16384, {"1": 1, "128000": 128_000}, ["0", "128001", *COUNTS], "from 1 to 128000"),
@@ -78,11 +90,27 @@ VARIABLES: dict[str, tuple[str, Any, dict[str, Any], list[str], str]] = {
     "BRAVE_BASE_URL": ("brave_base_url", "https://api.search.brave.com", {"http://h": "http://h"}, URLS, "http://"),
     "SEARXNG_URL": ("searxng_url", None, {"http://h:8888/": "http://h:8888"}, URLS, "http://"),
     "WIKIPEDIA_URL": ("wikipedia_url", "https://en.wikipedia.org", {"https://de.w.org": "https://de.w.org"}, URLS, "http://"),
+    "REDIS_URL": (
+        "redis_url", None,
+        {url: url for url in ("redis://h", "rediss://:pw@h:6380/2", "unix:///run/redis.sock", "redis://[::1]:9/0")},
+        ["localhost:6379", "redis://:pw@", "unix:?db=1", "redis://h:0", "redis://h:x", "redis://[::1", "redis://a b",
+         "http://h"], "redis://, rediss:// or unix://",
+    ),
+    "HEALTH_HOST": (
+        "health_host", "127.0.0.1", {"0.0.0.0": "0.0.0.0", "::": "::", "[::1]": "::1", "pod-1.x": "pod-1.x"},
+        ["a b", "http://h", "h/x", "-", "ü", "a,b", "[]"], "without a port",
+    ),
+    "HEALTH_PORT": ("health_port", 8080, {"0": 0, "65535": 65_535}, ["65536", *COUNTS], "from 0 to 65535"),
+    "HEALTH_TOKEN": ("health_token", None, {"t0ken": "t0ken"}, KEYS, "without spaces"),
+    "HEALTH_ALLOWED_HOSTS": (
+        "health_allowed_hosts", (), {"a.b, C.d,": ("a.b", "c.d"), ",": ()}, ["http://h", "a b", "*", "h/x"],
+        "names such",
+    ),
     "UNFLAPPABLE_USER": ("user", login_name(), {"Ada L.": "Ada L."}, [], ""),
     "LOG_LEVEL": ("log_level", "INFO", {"debug": "DEBUG", "WARNING": "WARNING"}, ["loud", "10"], "one of DEBUG, INFO"),
     "LOG_FORMAT": ("log_format", "text", {"JSON": "json"}, ["xml"], "one of text, json"),
 }  # fmt: skip
-SECRETS = ["ANTHROPIC_API_KEY", "TAVILY_API_KEY", "BRAVE_API_KEY"]
+SECRETS = ["ANTHROPIC_API_KEY", "TAVILY_API_KEY", "BRAVE_API_KEY", "GEMINI_API_KEY", "HEALTH_TOKEN", "REDIS_URL"]
 
 GOOD = [(name, text, value) for name, (_, _, good, _, _) in VARIABLES.items() for text, value in good.items()]
 BAD = [(name, text) for name, (_, _, _, bad, _) in VARIABLES.items() for text in bad]
@@ -124,8 +152,8 @@ def test_a_bad_value_is_an_error_that_names_the_variable_and_what_is_allowed(nam
 
 
 def test_a_secret_is_masked_everywhere_as_soon_as_it_was_read() -> None:
-    for number, name in enumerate([*SECRETS, "GEMINI_API_KEY", "HEALTH_TOKEN", "REDIS_URL"]):
-        secret = f"very-secret-{number}"
+    for number, name in enumerate(SECRETS):
+        secret = f"redis://very-secret-{number}"  # every one of them takes such a value
         read_settings({name: secret})
         assert mask(f"got {secret}!") == f"got {MASK}!"
 
@@ -163,8 +191,20 @@ def test_options_beat_the_environment_and_none_does_not() -> None:
     assert read_settings(environment, model_chain=None, max_tokens=None).max_tokens == 7
 
 
+def test_the_second_provider_ends_the_default_chain_once_its_key_is_set() -> None:
+    assert read_settings({"GEMINI_API_KEY": "AIza-1"}).model_chain == f"{DEFAULT_CHAIN},{SECOND_PROVIDER}"
+    assert read_settings({"GEMINI_API_KEY": "AIza-1", "MODEL_CHAIN": "practice"}).model_chain == "practice"
+
+
+def test_a_link_is_known_by_the_key_it_needs() -> None:
+    nothing, both = read_settings({}), read_settings({"ANTHROPIC_API_KEY": "a", "GEMINI_API_KEY": "b"})
+    for link, needs in {"anthropic:x": True, " google:x ": True, "practice": False, "local:m@http://h": False}.items():
+        assert both.has_key_for(link)
+        assert nothing.has_key_for(link) is not needs
+
+
 def test_variables_of_parts_that_are_not_built_yet_are_ignored() -> None:
-    environment = {"BUDGET_USD": "lots", "HEALTH_PORT": "no", "DATABASE_URL": "::", "GEMINI_BASE_URL": "x"}
+    environment = {"BUDGET_USD": "lots", "DATABASE_URL": "::", "ALERT_WEBHOOK_URL": "x"}
     assert read_settings(environment) == read_settings({})
 
 

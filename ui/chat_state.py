@@ -339,8 +339,7 @@ class Chat:
 
 def practising(options: Options, settings: Settings) -> bool:
     """Whether the practice model answers: asked for, or because no link of the chain can be used without a key."""
-    links = [link.strip() for link in settings.model_chain.split(",")]
-    return options.offline or not (settings.anthropic_api_key or "practice" in links)
+    return options.offline or not any(settings.has_key_for(link) for link in settings.model_chain.split(","))
 
 
 def _broken(error: BaseException) -> AgentError:
