@@ -20,13 +20,13 @@ limit a rate (`rate_limiter.py`), or end calls that take too long (`Attempt` doe
 from __future__ import annotations
 
 import functools
-import inspect
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from errors import BulkheadFull, ConfigurationError
+from skins import is_async
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -107,7 +107,8 @@ class Bulkhead:
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a plain function or an `async def`. Raises TypeError for generators."""
-        return self._walled_async(function) if _is_async(function) else self._walled(function)
+        awaited = is_async(function, "@bulkhead", "use `with bulkhead.place():` around the work")
+        return self._walled_async(function) if awaited else self._walled(function)
 
     def _walled(self, function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
@@ -139,15 +140,3 @@ class Bulkhead:
                 f"{self.name} is not asked: {self.places} calls to it are under way already",
                 dependency=self.name,
             ) from None
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    if not callable(function):
-        raise TypeError(f"@bulkhead decorates functions, not {function!r}")
-    shapes = (function, type(function).__call__)
-    if any(inspect.isgeneratorfunction(shape) or inspect.isasyncgenfunction(shape) for shape in shapes):
-        raise TypeError(
-            f"@bulkhead cannot wall the generator {function!r}: calling it does none of its work;"
-            " use `with bulkhead.place():` around the work"
-        )
-    return any(inspect.iscoroutinefunction(shape) for shape in shapes)

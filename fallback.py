@@ -22,15 +22,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, overload
 
 from deadline import Deadline
 from errors import VERDICTS, Advice, ChainExhausted, DeadlineExceeded, GaveUp, reason_of
 from events import FellBack
 from flow import Emit, Flow
 from safe_text import one_line
+from skins import is_async, name_of
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -125,11 +126,20 @@ def _roots(error: Exception) -> tuple[BaseException, ...]:
 # --- the skin for functions outside flows ----------------------------------------------------------------
 
 
+On: TypeAlias = type[Exception] | tuple[type[Exception], ...]
+
+
+@overload
 def fallback(
-    first: Callable[P, Any],
-    *others: Callable[P, Any],
-    on: type[Exception] | tuple[type[Exception], ...] | None = None,
-) -> Callable[P, Any]:
+    first: Callable[P, Coroutine[Any, Any, T]], *others: Callable[P, Coroutine[Any, Any, T] | T], on: On | None = ...
+) -> Callable[P, Coroutine[Any, Any, T]]: ...
+
+
+@overload
+def fallback(first: Callable[P, T], *others: Callable[P, T], on: On | None = ...) -> Callable[P, T]: ...
+
+
+def fallback(first: Callable[P, Any], *others: Callable[P, Any], on: On | None = None) -> Callable[P, Any]:
     """One function out of several: `fallback(ask_sonnet, ask_haiku)(question)`.
 
     Args:
@@ -140,6 +150,7 @@ def fallback(
     Raises ChainExhausted when all failed; every other error as it came.
     """
     functions = (first, *others)
+    awaited = [is_async(function, "fallback", "list() what it yields") for function in functions]
 
     def hops(error: Exception) -> bool:
         return _hops(error) if on is None else isinstance(error, on)
@@ -153,7 +164,7 @@ def fallback(
             except Exception as error:  # see falling_back
                 if len(functions) == 1 or not hops(error):
                     raise
-                said.append((_name(function), error))
+                said.append((name_of(function), error))
         raise _gave_up(said, None) from said[-1][1]
 
     @functools.wraps(first)
@@ -166,11 +177,7 @@ def fallback(
             except Exception as error:  # never CancelledError, which is a BaseException
                 if len(functions) == 1 or not hops(error):
                     raise
-                said.append((_name(function), error))
+                said.append((name_of(function), error))
         raise _gave_up(said, None) from said[-1][1]
 
-    return ask_async if any(inspect.iscoroutinefunction(function) for function in functions) else ask
-
-
-def _name(function: Any) -> str:
-    return str(getattr(function, "__qualname__", None) or function)
+    return ask_async if any(awaited) else ask

@@ -25,7 +25,6 @@ its level with other processes.
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import threading
 import time
@@ -37,6 +36,7 @@ from typing import Any, ParamSpec, TypeVar
 from errors import ConfigurationError, LimiterFull
 from events import LimiterWaited
 from flow import Flow, drive, drive_async, emit, pause
+from skins import is_async
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -175,7 +175,8 @@ class TokenBucket:
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a plain function or an `async def`: each call takes a token. TypeError for generators."""
-        return self._limited_async(function) if _is_async(function) else self._limited(function)
+        awaited = is_async(function, "@bucket", "use bucket.acquire() before the work")
+        return self._limited_async(function) if awaited else self._limited(function)
 
     def _limited(self, function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
@@ -216,15 +217,3 @@ class TokenBucket:
             level = min(self._burst, level + (due_s - at_s) * self._per_s) - 1.0
             at_s = due_s
         return level, at_s
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    if not callable(function):
-        raise TypeError(f"@bucket decorates functions, not {function!r}")
-    shapes = (function, type(function).__call__)
-    if any(inspect.isgeneratorfunction(shape) or inspect.isasyncgenfunction(shape) for shape in shapes):
-        raise TypeError(
-            f"@bucket cannot limit the generator {function!r}: calling it does none of its work;"
-            " use bucket.acquire() before the work"
-        )
-    return any(inspect.iscoroutinefunction(shape) for shape in shapes)

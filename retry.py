@@ -28,7 +28,6 @@ guard is not an attempt: it passes straight through and costs nothing.
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
 import math
 import random
@@ -54,6 +53,7 @@ from errors import (
 )
 from events import RetryRefused, RetryScheduled
 from flow import Emit, Flow, Pause, drive, drive_async
+from skins import is_async, name_of
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -360,35 +360,26 @@ class _Rule:
     draw: Callable[[], float]
 
     def wrap(self, function: Any) -> Any:
-        if not callable(function):
-            raise TypeError(f"retry wraps functions, not {function!r}")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"retry cannot repeat the generator {_name(function)}: wrap what it calls")
-        is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004 - an instance whose __call__ is async
-        )
-        return self._wrap_async(function) if is_async else self._wrap_plain(function)
+        awaited = is_async(function, "@retry", "wrap what it calls")
+        return self._wrap_async(function) if awaited else self._wrap_plain(function)
 
     def _wrap_plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
         rest = self.sleep or time.sleep
 
         @functools.wraps(function)
         def retried(*args: Any, **kwargs: Any) -> Any:
-            deadline = NEVER if self.timeout_s is None else Deadline.after(self.now(), self.timeout_s)
+            begun_s = 0.0 if self.timeout_s is None else self.now()
             tries = None
             try:
                 while True:
                     try:
                         result = function(*args, **kwargs)
                     except Exception as error:  # judged; what is not worth a retry goes on as it came
-                        tries = tries or self._tries(function, deadline)
+                        tries = tries or self._tries(function, begun_s)
                         if not drive(tries.recovering(self._judged(error, function)), sleep=rest):
                             raise
                     else:
-                        if tries is not None:
-                            tries.succeeded()
-                        elif self.quota is not None:
-                            self.quota.succeeded(0)
+                        (tries or self).succeeded()
                         return result
             finally:
                 if tries is not None:
@@ -399,21 +390,18 @@ class _Rule:
     def _wrap_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         async def retried(*args: Any, **kwargs: Any) -> Any:
-            deadline = NEVER if self.timeout_s is None else Deadline.after(self.now(), self.timeout_s)
+            begun_s = 0.0 if self.timeout_s is None else self.now()
             tries = None
             try:
                 while True:
                     try:
                         result = await function(*args, **kwargs)
                     except Exception as error:  # never CancelledError, which is a BaseException
-                        tries = tries or self._tries(function, deadline)
+                        tries = tries or self._tries(function, begun_s)
                         if not await drive_async(tries.recovering(self._judged(error, function)), sleep=self.sleep):
                             raise
                     else:
-                        if tries is not None:
-                            tries.succeeded()
-                        elif self.quota is not None:
-                            self.quota.succeeded(0)
+                        (tries or self).succeeded()
                         return result
             finally:
                 if tries is not None:
@@ -421,15 +409,21 @@ class _Rule:
 
         return retried
 
-    def _tries(self, function: Callable[..., Any], deadline: Deadline) -> Tries:
+    def succeeded(self) -> None:
+        """A call had its answer at the first try, and so made no Tries."""
+        if self.quota is not None:
+            self.quota.succeeded(0)
+
+    def _tries(self, function: Callable[..., Any], begun_s: float) -> Tries:
+        deadline = NEVER if self.timeout_s is None else Deadline.after(begun_s, self.timeout_s)
         return Tries(
             policy=self.policy, deadline=deadline, now=self.now, draw=self.draw, quota=self.quota,
-            dependency=_name(function),
+            dependency=name_of(function),
         )  # fmt: skip
 
     def _judged(self, error: Exception, function: Callable[..., Any]) -> AgentError:
         """The error with its verdict. `on` overrules it, except where nothing may be repeated."""
-        judged = translate(error, _name(function), self.wall())
+        judged = translate(error, name_of(function), self.wall())
         if self.on is None or isinstance(error, (Rejected, OutcomeUnknown)):
             return judged
         if not (isinstance(error, self.on) if isinstance(self.on, (type, tuple)) else self.on(error)):
@@ -438,7 +432,3 @@ class _Rule:
             return judged
         after_s, may = judged.retry_after_s, judged.may_retry
         return AgentError(judged.message, reason="server_error", retry_after_s=after_s, may_retry=may)
-
-
-def _name(function: Any) -> str:
-    return str(getattr(function, "__qualname__", None) or function)

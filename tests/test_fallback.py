@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -256,7 +256,7 @@ def saying(word: str, error: Exception | None = None) -> Callable[[str], str]:
     return say
 
 
-def saying_later(word: str, error: Exception | None = None) -> Any:
+def saying_later(word: str, error: Exception | None = None) -> Callable[[str], Coroutine[Any, Any, str]]:
     async def say(name: str) -> str:
         await asyncio.sleep(0)
         return saying(word, error)(name)
@@ -278,7 +278,8 @@ def test_the_skin_asks_async_and_plain_functions_together() -> None:
 @pytest.mark.parametrize("say", [saying, saying_later])
 def test_the_skin_never_hides_a_bug_unless_told(say: Any) -> None:
     def ask(*functions: Any, **options: Any) -> Any:
-        answer = fallback(*functions, **options)("x")
+        chain: Callable[[str], Any] = fallback(*functions, **options)
+        answer = chain("x")
         return asyncio.run(answer) if inspect.iscoroutine(answer) else answer
 
     bug = KeyError("bug")
