@@ -13,6 +13,12 @@ CLOSED lets every call through. OPEN refuses every call with a fresh CircuitOpen
 lets `max_probes` calls through at a time and refuses the others. (Nygard, "Release It!",
 "Circuit Breaker"; the third outcome and the generation are gobreaker's.)
 
+Opt-in (`breaker_policy.py`): a count window judges by the rates of failed and of slow calls in
+place of the row; then every call takes the lock, and a slow probe has failed. An open time
+that follows a failed probe can be longer than the last, less a random part, so that many
+processes do not come back together. By hand: `open` refuses every call, probes too, until
+`half_open` (automatic again, probes first) or `close` (automatic again, nothing counted).
+
 Ask, act, report: a *permit* is asked for before the call and settled after it. It is a
 token of one *generation*, the time from one change of state to the next: what a call
 reports after the state has changed is old news and is dropped. A probe's permit is also a
@@ -35,6 +41,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -43,11 +50,14 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from errors import AgentError, CircuitOpen, ConfigurationError, Outcome, outcome_of, reason_of, retry_after_s
+from breaker_policy import VOICE, BreakerPolicy, CountWindow, LastCalls, WindowCounts
+from errors import AgentError, CircuitOpen, Outcome, outcome_of, reason_of, retry_after_s
 from events import CircuitClosed, CircuitHalfOpened, CircuitOpened, Event
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+__all__ = ["VOICE", "BreakerPolicy", "BreakerSnapshot", "CircuitBreaker", "CountWindow", "Permit", "State"]
 
 
 class State(StrEnum):
@@ -59,45 +69,11 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class BreakerPolicy:
-    """When to open, for how long, and what closes again. The defaults are for production.
-
-    Raises ConfigurationError for values that make no sense.
-    """
-
-    failure_threshold: int = 5
-    """Failures in a row that open the circuit. gobreaker and pybreaker: 5."""
-    open_s: float = 60.0
-    """Seconds of refusing before the first probe. gobreaker and pybreaker: 60."""
-    success_threshold: int = 1
-    """Probes that must succeed to close; a probe that fails opens again at once."""
-    max_probes: int = 1
-    """Calls let through at the same time while half-open."""
-    open_s_max: float = 300.0
-    """The longest open time a server's Retry-After can ask for, in seconds."""
-    lease_s: float = 150.0
-    """Seconds a probe keeps its place when `acquire` is not told: the longest call (120) and a grace."""
-
-    def __post_init__(self) -> None:
-        for name in ("failure_threshold", "success_threshold", "max_probes"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("open_s", "open_s_max"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigurationError(f"{name} must be a number of seconds, not {getattr(self, name)}")
-        if not self.lease_s > 0:
-            raise ConfigurationError(f"lease_s must be more than 0 seconds, not {self.lease_s}")
-
-
-VOICE = BreakerPolicy(failure_threshold=3, open_s=30.0)
-"""For spoken conversations: nobody stays on the line for five failures."""
-
-
-@dataclass(frozen=True, slots=True)
 class BreakerSnapshot:
     """How a breaker stood at one moment, for status and metrics.
 
-    `retry_after_s` is 0 when a call would be let through now, else the seconds until one surely is.
+    `retry_after_s` is 0 when a call would be let through now, else the seconds until one surely is: inf
+    when the circuit was opened by hand (`manual`). `window` counts the last calls where the policy does.
     """
 
     name: str
@@ -105,17 +81,35 @@ class BreakerSnapshot:
     failures_in_a_row: int
     retry_after_s: float
     probes: int
+    manual: bool = False
+    window: WindowCounts | None = None
 
 
 class _Era:
-    """One generation. Only `failures` (closed) or the three last fields (not closed) ever change."""
+    """One generation. Only `failures`, `quiet`, `last` (closed) or the last three fields (not closed) change."""
 
-    __slots__ = ("announced", "closed", "failures", "open_until_s", "probes", "successes")
+    __slots__ = (
+        "announced", "closed", "failed_probes", "failures", "last", "open_until_s", "probes", "quiet", "successes",
+        "why",
+    )  # fmt: skip
 
-    def __init__(self, *, closed: bool, failures: int = 0, open_until_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        window: CountWindow | None = None,
+        *,
+        closed: bool,
+        failures: int = 0,
+        open_until_s: float = -math.inf,
+        failed_probes: int = 0,
+        why: str = "",
+    ) -> None:
         self.closed = closed
-        self.failures = failures  # never 0 where not closed: `Permit.settle` counts on it
-        self.open_until_s = open_until_s
+        self.quiet = closed and window is None  # nothing to take before a call and to learn from its success
+        self.failures = failures
+        self.last = LastCalls(window) if closed and window is not None else None
+        self.open_until_s = open_until_s  # inf: by hand
+        self.failed_probes = failed_probes  # since the circuit was last closed
+        self.why = why
         self.probes: tuple[Permit, ...] = ()  # replaced, never changed, so that lookers need no lock
         self.successes = 0
         self.announced = False
@@ -128,12 +122,13 @@ class Permit:
     """
 
     # `CircuitBreaker.permit` fills these in: an __init__ would be a fifth of the healthy path.
-    __slots__ = ("_breaker", "_era", "_lease_s", "event", "lease_ends_s")
+    __slots__ = ("_breaker", "_era", "_lease_s", "event", "lease_ends_s", "started_s")
     _breaker: CircuitBreaker
     _era: _Era | None  # None: not taken yet, or settled
     _lease_s: float | None
     event: Event | None
     lease_ends_s: float  # of probes only
+    started_s: float  # where the policy times calls only
 
     def settle(self, outcome: Outcome | None, retry_after_s: float | None = None) -> Event | None:
         """Report what the call said about the dependency.
@@ -148,7 +143,7 @@ class Permit:
         era = self._era
         if era is None:
             return None
-        if outcome is Outcome.SUCCESS and not era.failures:
+        if outcome is Outcome.SUCCESS and era.quiet:
             self._era = None
             return None  # closed and well: a success is no news
         return self._breaker._settle(self, outcome, retry_after_s)
@@ -169,7 +164,7 @@ class Permit:
         if self._era is not None:
             raise RuntimeError("this permit is taken already: ask breaker.permit() for each call")
         era = self._breaker._era
-        if era.closed:
+        if era.quiet:
             self._era = era
         else:
             self._breaker._admit(self, self._lease_s)
@@ -180,7 +175,7 @@ class Permit:
     ) -> None:
         if error is not None:
             self.settle_error(error)
-        elif (era := self._era) is not None and era.failures:
+        elif (era := self._era) is not None and not era.quiet:
             self.settle(Outcome.SUCCESS)
         else:
             self._era = None  # as `settle` would, without the call: this is the healthy path
@@ -217,6 +212,7 @@ class CircuitBreaker:
         listener: told of CircuitOpened, CircuitHalfOpened and CircuitClosed, in the thread that caused
             them and outside the lock; what it raises is dropped and counted in `dropped`.
         excluded: exception types that say nothing about the dependency (NEUTRAL).
+        draw: numbers in [0, 1) for the jitter of the open time; asked only where the policy has one.
     """
 
     def __init__(
@@ -227,6 +223,7 @@ class CircuitBreaker:
         now: Callable[[], float] = time.monotonic,
         listener: Callable[[Event], None] | None = None,
         excluded: tuple[type[BaseException], ...] = (),
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
         self.policy = policy or BreakerPolicy()
@@ -234,9 +231,11 @@ class CircuitBreaker:
         self.not_before_s = -math.inf
         """When, on the clock of `now`, a throttling server wants the next call; -inf: it never said."""
         self.dropped = 0
-        self._now, self._listener = now, listener
+        self._now, self._draw, self._listener = now, draw, listener
         self._lock = threading.Lock()
-        self._era = _Era(closed=True)
+        window = self.policy.window
+        self._timed = window is not None and window.slow_s < math.inf
+        self._era = _Era(window, closed=True)
 
     @property
     def state(self) -> State:
@@ -248,7 +247,9 @@ class CircuitBreaker:
         era, now_s = self._era, self._now()
         probes = len(_held(era.probes, now_s))
         wait_s = _wait_s(era, now_s, self.policy.max_probes)
-        return BreakerSnapshot(self.name, _state(era, now_s), era.failures, wait_s, probes)
+        counts = era.last.counts if era.last is not None else None
+        state, manual = _state(era, now_s), era.open_until_s == math.inf
+        return BreakerSnapshot(self.name, state, era.failures, wait_s, probes, manual, counts)
 
     def peek(self) -> None:
         """Raise CircuitOpen where `acquire` would; take nothing."""
@@ -272,6 +273,35 @@ class CircuitBreaker:
         permit._breaker, permit._era, permit._lease_s, permit.event = self, None, lease_s, None
         return permit
 
+    def open(self) -> Event | None:
+        """Open by hand: refuse every call, probes too, until `half_open` or `close` is called.
+
+        Returns CircuitOpened with `open_s` inf, or None where it was open by hand already. Calls under
+        way go on; what they report is dropped.
+        """
+        with self._lock:
+            if self._era.open_until_s == math.inf:
+                return None
+            failures = self._era.failures
+            self._era = _Era(closed=False, failures=failures, open_until_s=math.inf, why="it was opened by hand")
+        event = CircuitOpened(self.name, failures, math.inf)
+        self._tell(event)
+        return event
+
+    def half_open(self) -> None:
+        """Back to automatic with care: the next calls are probes, and they decide."""
+        with self._lock:
+            self._era = _Era(closed=False, failures=self._era.failures, why="it is being probed")
+
+    def close(self) -> Event | None:
+        """Back to automatic at once: closed, with nothing counted. Returns CircuitClosed where it was not closed."""
+        with self._lock:
+            was_closed = self._era.closed
+            self._era = _Era(self.policy.window, closed=True)
+        event = None if was_closed else CircuitClosed(self.name)
+        self._tell(event)
+        return event
+
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a plain function or an `async def`. Raises TypeError for generators."""
         return self._watched_async(function) if _is_async(function) else self._watched(function)
@@ -282,13 +312,13 @@ class CircuitBreaker:
         @functools.wraps(function)
         def watched(*args: P.args, **kwargs: P.kwargs) -> R:
             era = self._era
-            permit = None if era.closed else self.acquire()
+            permit = None if era.quiet else self.acquire()
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:
                 (permit or self._permit_of(era)).settle_error(error)
                 raise
-            if era.failures:
+            if permit is not None or not era.quiet:
                 (permit or self._permit_of(era)).settle(Outcome.SUCCESS)
             return result
 
@@ -298,13 +328,13 @@ class CircuitBreaker:
         @functools.wraps(function)
         async def watched(*args: P.args, **kwargs: P.kwargs) -> Any:
             era = self._era
-            permit = None if era.closed else self.acquire()
+            permit = None if era.quiet else self.acquire()
             try:
                 result = await function(*args, **kwargs)
             except BaseException as error:
                 (permit or self._permit_of(era)).settle_error(error)
                 raise
-            if era.failures:
+            if permit is not None or not era.quiet:
                 (permit or self._permit_of(era)).settle(Outcome.SUCCESS)
             return result
 
@@ -316,18 +346,27 @@ class CircuitBreaker:
         return permit
 
     def _admit(self, permit: Permit, lease_s: float | None) -> None:
+        era = self._era
+        if not era.closed:
+            era = self._admit_probe(permit, lease_s)
+        elif self._timed:
+            permit.started_s = self._now()
+        permit._era = era
+        self._tell(permit.event)
+
+    def _admit_probe(self, permit: Permit, lease_s: float | None) -> _Era:
         with self._lock:
             era, now_s = self._era, self._now()
             if (wait_s := _wait_s(era, now_s, self.policy.max_probes)) > 0:
                 raise self._rejection(era, wait_s)
-            permit._era = era
+            permit.started_s = now_s
             if era.closed:
-                return  # another call closed it since we looked
+                return era  # another call closed it since we looked
             permit.lease_ends_s = now_s + (self.policy.lease_s if lease_s is None else lease_s)
             era.probes = (*_held(era.probes, now_s), permit)
             if not era.announced:
                 era.announced, permit.event = True, CircuitHalfOpened(self.name)
-        self._tell(permit.event)
+            return era
 
     def _settle(self, permit: Permit, outcome: Outcome | None, retry_after_s: float | None) -> Event | None:
         with self._lock:
@@ -339,34 +378,61 @@ class CircuitBreaker:
                     return None  # its lease ended and another call has its place
                 era.probes = tuple(probe for probe in era.probes if probe is not permit)
             asked_s = min(self.policy.open_s_max, max(0.0, retry_after_s or 0.0))
-            event = self._learn(era, outcome, asked_s)
+            event = self._learn(era, outcome, asked_s, self._is_slow(permit))
         self._tell(event)
         return event
 
-    def _learn(self, era: _Era, outcome: Outcome | None, asked_s: float) -> Event | None:
-        """The transitions. Called with the lock held."""
-        policy = self.policy
-        if outcome is Outcome.FAILURE:
-            era.failures += 1
-            if not era.closed or era.failures >= policy.failure_threshold:
-                open_s = max(policy.open_s, asked_s)
-                self._era = _Era(closed=False, failures=era.failures, open_until_s=self._now() + open_s)
-                return CircuitOpened(self.name, era.failures, open_s)
-        elif outcome is Outcome.SUCCESS and era.closed:
-            era.failures = 0
-        elif outcome is Outcome.SUCCESS:
-            era.successes += 1
-            if era.successes >= policy.success_threshold:
-                self._era = _Era(closed=True)
-                return CircuitClosed(self.name)
-        elif outcome is Outcome.THROTTLED:
+    def _is_slow(self, permit: Permit) -> bool:
+        window = self.policy.window
+        return self._timed and window is not None and self._now() - permit.started_s >= window.slow_s
+
+    # The transitions. Called with the lock held.
+
+    def _learn(self, era: _Era, outcome: Outcome | None, asked_s: float, slow: bool) -> Event | None:
+        if outcome is Outcome.THROTTLED:
             self.not_before_s = max(self.not_before_s, self._now() + asked_s)
-        return None
+        if outcome is not Outcome.SUCCESS and outcome is not Outcome.FAILURE:
+            return None
+        failed = outcome is Outcome.FAILURE
+        if era.closed:
+            return self._learn_closed(era, failed, asked_s, slow)
+        if failed or slow:
+            return self._open(era, era.failures + failed, asked_s, era.failed_probes + 1)
+        era.successes += 1
+        if era.successes < self.policy.success_threshold:
+            return None
+        self._era = _Era(self.policy.window, closed=True)
+        return CircuitClosed(self.name)
+
+    def _learn_closed(self, era: _Era, failed: bool, asked_s: float, slow: bool) -> Event | None:
+        # `quiet` ends before the row begins and begins after it ended: who sees the one has seen the other.
+        if failed:
+            era.quiet = False
+        era.failures = era.failures + 1 if failed else 0
+        if era.last is None:
+            era.quiet = not era.failures
+            bad = era.failures >= self.policy.failure_threshold
+            return self._open(era, era.failures, asked_s) if bad else None
+        era.last.add(failed=failed, slow=slow)
+        why = era.last.complaint()
+        return self._open(era, era.failures, asked_s, why=why) if why else None
+
+    def _open(self, era: _Era, failures: int, asked_s: float, failed_probes: int = 0, why: str = "") -> Event:
+        open_s = max(self.policy.opening_s(failed_probes, self._draw), asked_s)
+        if self.policy.window is None:
+            why = f"it failed {failures} times in a row"
+        self._era = _Era(
+            closed=False, failures=failures, open_until_s=self._now() + open_s, failed_probes=failed_probes,
+            why=why or "its probe failed or was slow",
+        )  # fmt: skip
+        return CircuitOpened(self.name, failures, open_s)
 
     def _rejection(self, era: _Era, wait_s: float) -> CircuitOpen:
+        by_hand = wait_s == math.inf
+        when = "it waits to be closed by hand" if by_hand else f"next try in {wait_s:.3g} s"
         return CircuitOpen(
-            f"{self.name} is not asked: it failed {era.failures} times in a row; next try in {wait_s:.3g} s",
-            retry_after_s=wait_s,
+            f"{self.name} is not asked: {era.why}; {when}",
+            retry_after_s=None if by_hand else wait_s,
             dependency=self.name,
         )
 

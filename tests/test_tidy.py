@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 # a room may import rooms further left. Rooms in one set don't import each other.
 FLOORS: list[list[set[str]]] = [
     [{"skins"}, {"safe_text"}, {"errors"}, {"messages"}, {"deadline"}, {"events"}, {"flow"}],
-    [{"retry", "circuit_breaker", "rate_limiter", "bulkhead", "fallback", "faults"}],
-    [{"guard"}],
+    [{"breaker_policy"}, {"retry", "circuit_breaker", "rate_limiter", "bulkhead", "fallback", "faults"}],
+    [{"guard"}, {"guard_function"}],
     [{"oversight"}, {"tool_schema", "tool_function"}, {"tools"}, {"core"}],
     [{"platform_edges"}, {"stores", "disk"}, {"doors", "models", "toolbox", "telemetry", "fetch"}],
     [{"config"}, {"wiring"}],
@@ -72,7 +72,7 @@ def test_imports_point_strictly_down(path: Path) -> None:
 
 BANNED_BELOW_FLOOR_4 = {"time", "random", "os", "socket", "subprocess", "httpx2", "anthropic", "asyncio", "secrets"}
 # The skins for use outside flows may default to the real clock, and `flow.py` holds their two drivers.
-SKINS = {"circuit_breaker", "rate_limiter", "bulkhead", "retry", "fallback", "flow"}
+SKINS = {"circuit_breaker", "rate_limiter", "bulkhead", "retry", "fallback", "flow", "guard_function"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
