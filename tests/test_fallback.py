@@ -270,9 +270,9 @@ def test_the_skin_asks_plain_functions_in_order() -> None:
 
 
 def test_the_skin_asks_async_and_plain_functions_together() -> None:
-    ask = fallback(saying_later("a", ConnectionError()), saying("b", TimeoutError()), saying_later("c"))
-    assert inspect.iscoroutinefunction(ask)
+    ask: Any = fallback(saying_later("a", ConnectionError()), saying("b", TimeoutError()), saying_later("c"))
     assert asyncio.run(ask("x")) == "c x"
+    assert inspect.iscoroutinefunction(ask)
 
 
 @pytest.mark.parametrize("say", [saying, saying_later])
