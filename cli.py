@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from config import Settings
     from core.turn import TurnReport
 
-VERSION = "0.1.0"
-
 OK, FAILED, USAGE, NEEDS_HUMAN, CLOSED_STDOUT = 0, 1, 2, 3, 141
 EXIT_OF_STATUS = {"ok": OK, "degraded": OK, "failed": FAILED, "needs_human": NEEDS_HUMAN, "cancelled": 130}
 

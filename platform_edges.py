@@ -15,6 +15,7 @@ import signal
 import socket
 import ssl
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,9 @@ from typing import Any
 
 from errors import AgentError
 from safe_text import one_line
+
+if sys.platform == "win32":
+    import msvcrt
 
 try:
     import fcntl
@@ -162,6 +166,43 @@ class FileFound:
 
 def _flock(handle: int) -> None:
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def hold(handle: int) -> None:
+    """Lock an open file until it is closed or its process ends, however it ends; waits for those who ask `is_held`.
+
+    The lock of the file system, not of POSIX: the latter falls when any handle of the file is closed, and is no
+    lock at all within one process. Raises OSError where there are no locks.
+    """
+    if sys.platform == "win32":
+        _far_byte(handle, msvcrt.LK_LOCK)
+    else:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def is_held(handle: int) -> bool:
+    """Whether somebody holds the lock of this file, which may be open for reading only.
+
+    Askers share, so that none takes another for the holder. Raises OSError where there are no locks.
+    """
+    try:
+        if sys.platform == "win32":
+            _far_byte(handle, msvcrt.LK_NBRLCK)
+            _far_byte(handle, msvcrt.LK_UNLCK)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_UN)
+    except (BlockingIOError, PermissionError):  # the second is how Windows says it
+        return True
+    return False
+
+
+if sys.platform == "win32":
+
+    def _far_byte(handle: int, mode: int) -> None:
+        """Lock one byte far behind the end: Windows lets nobody read what is locked."""
+        os.lseek(handle, 1 << 30, os.SEEK_SET)
+        msvcrt.locking(handle, mode, 1)
 
 
 class Files:

@@ -25,6 +25,7 @@ from errors import AgentError, ConfigurationError
 from messages import CallResult, ToolUse, Usage
 from safe_text import MASK, register_secret
 from ui.options import parse
+from version import VERSION
 
 ROOT = Path(__file__).parent.parent
 TOKENS = ["input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"]
@@ -103,7 +104,7 @@ def test_a_wrong_command_line_is_a_usage_error_that_names_what_is_wrong(argv: li
     assert caught.value.type == "ConfigurationError"
 
 
-@pytest.mark.parametrize(("argv", "says"), [(["--version"], f"unflappable {cli.VERSION}"), (["--help"], "--approve")])
+@pytest.mark.parametrize(("argv", "says"), [(["--version"], f"unflappable {VERSION}"), (["--help"], "--approve")])
 def test_help_and_version_are_told_on_stdout_and_end_with_0(
     argv: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

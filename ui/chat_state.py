@@ -30,6 +30,7 @@ from ui.keys import Keys, Typed, draws
 from ui.sink import OutputClosed, Sink
 from ui.standing import Standing, faults_on
 from ui.theme import Theme
+from version import VERSION
 
 if TYPE_CHECKING:
     from cli import Options
@@ -163,7 +164,7 @@ class Chat:
 
     def greet(self) -> None:
         """Say who is there, and plainly what is not as usual. Raises OutputClosed."""
-        self.notice(f"Unflappable {cli.VERSION} · /help lists the commands, Ctrl-D leaves", "dim")
+        self.notice(f"Unflappable {VERSION} · /help lists the commands, Ctrl-D leaves", "dim")
         if self.options.offline:
             self.notice("! practice model (--offline): it needs no key and knows only a few tricks", "warn")
         elif practising(self.options, self.settings):

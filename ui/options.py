@@ -14,8 +14,9 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from cli import OK, VERSION, Options, UsageError, conclude
+from cli import OK, Options, UsageError, conclude
 from safe_text import one_line
+from version import VERSION
 
 
 def _print_version(wanted: bool) -> None:
