@@ -39,7 +39,6 @@ themselves (`guard.py` does): a local breaker has nothing to wait for.
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import random
 import threading
@@ -53,6 +52,7 @@ from typing import Any, ParamSpec, TypeVar
 from breaker_policy import VOICE, BreakerPolicy, CountWindow, LastCalls, WindowCounts
 from errors import AgentError, CircuitOpen, Outcome, outcome_of, reason_of, retry_after_s
 from events import CircuitClosed, CircuitHalfOpened, CircuitOpened, Event
+from skins import is_async
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -304,7 +304,8 @@ class CircuitBreaker:
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a plain function or an `async def`. Raises TypeError for generators."""
-        return self._watched_async(function) if _is_async(function) else self._watched(function)
+        is_awaited = is_async(function, "@breaker", "use `with breaker.permit():` around the work")
+        return self._watched_async(function) if is_awaited else self._watched(function)
 
     # The two skins make no Permit while the circuit is closed and well: it would double their price.
 
@@ -480,15 +481,3 @@ def _asked_s(error: BaseException) -> float | None:
         return error.retry_after_s
     headers = getattr(getattr(error, "response", None), "headers", None)
     return retry_after_s(headers, wall_s=math.inf) if isinstance(headers, Mapping) else None
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    if not callable(function):
-        raise TypeError(f"@breaker decorates functions, not {function!r}")
-    shapes = (function, type(function).__call__)
-    if any(inspect.isgeneratorfunction(shape) or inspect.isasyncgenfunction(shape) for shape in shapes):
-        raise TypeError(
-            f"@breaker cannot watch the generator {function!r}: calling it does none of its work;"
-            " use `with breaker.permit():` around the work"
-        )
-    return any(inspect.iscoroutinefunction(shape) for shape in shapes)
