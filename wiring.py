@@ -43,6 +43,7 @@ from rate_limiter import LimiterPolicy
 from retry import RetryPolicy
 from safe_text import one_line
 from stores.traces import TraceStore
+from telemetry.counting import Meter
 from telemetry.logs import LogListener
 from telemetry.traces import Tracer
 from toolbox.cache import LastGood
@@ -127,9 +128,11 @@ class Agent:
         self.totals = Totals()
         self.last_trace_id: str | None = None
         self._model_attempts = 0
+        meter = Meter([one.name for one in self.toolbox])
         self.listeners: list[Listener] = [
             *listeners,
-            Tracer(lambda trace: self.traces.save(trace.to_json())),
+            meter,  # before the tracer: what an event counts leaves with the trace that tells of it
+            Tracer(lambda trace: self.traces.save(trace.to_json(), meter.take())),
             LogListener(),
             self._count,
         ]

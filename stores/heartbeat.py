@@ -37,7 +37,7 @@ import time
 import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -198,11 +198,24 @@ class HeartbeatFile:
 
 
 def _record(beat: Beat) -> bytes:
-    body = json.dumps(asdict(beat)).encode("ascii")
+    said = {field.name: getattr(beat, field.name) for field in fields(beat)}
+    said["breakers"] = [_breaker_said(one) for one in beat.breakers]
+    body = json.dumps(said).encode("ascii")
     data = b"%08x %06d\n%b\n" % (zlib.crc32(body), len(body), body)
     if len(data) > RECORD_BYTES_MAX:
         raise OSError(27, f"a heartbeat of {len(data):,} bytes is too long")
     return data.ljust(-(-len(data) // BLOCK_BYTES) * BLOCK_BYTES)
+
+
+def _breaker_said(one: BreakerSnapshot) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "state": one.state,
+        "failures_in_a_row": one.failures_in_a_row,
+        "retry_after_s": one.retry_after_s if math.isfinite(one.retry_after_s) else None,  # JSON knows no infinity
+        "probes": one.probes,
+        "manual": one.manual,
+    }
 
 
 # --- read ------------------------------------------------------------------------------------------------
@@ -258,17 +271,19 @@ def _judge(path: Path, handle: int, here: str, now_s: float) -> Heartbeat | None
     except OSError:
         locked = None  # this file system has no locks
     if locked is False:
-        return _gone(path)
+        _remove(path)
+        return None
     beat = _read_whole(path, handle)
     if beat is None:
         return None
     age_s = _age_s(beat, handle, here, now_s)
     if locked is None and age_s > STUCK_AGE_S:
-        return _gone(path)
+        _remove(path)
+        return None
     return _seen(beat, age_s)
 
 
-def _gone(path: Path) -> None:
+def _remove(path: Path) -> None:
     with suppress(OSError):  # a disk that cannot be written to: then it stays, as a file of nobody
         os.unlink(path)
 
@@ -310,12 +325,7 @@ def _read_whole(path: Path, handle: int) -> Beat | None:
         if head and zlib.crc32(body) == int(head[1], 16):
             try:
                 return _beat(json.loads(body))
-            except (
-                ValueError,
-                TypeError,
-                KeyError,
-                RecursionError,
-            ) as error:  # whole, but not ours: looking again won't help
+            except (ValueError, TypeError, KeyError, RecursionError) as error:  # whole, but not ours
                 why = f"{type(error).__name__}: {error}"
                 break
     _warn(f"the heartbeat {path} makes no sense and is left out: {why}")
@@ -351,8 +361,9 @@ def _breakers(said: Iterable[Mapping[str, Any]]) -> tuple[BreakerSnapshot, ...]:
             name=str(one["name"]),
             state=State(one["state"]),
             failures_in_a_row=int(one["failures_in_a_row"]),
-            retry_after_s=_finite(one["retry_after_s"]),
+            retry_after_s=math.inf if one["retry_after_s"] is None else _finite(one["retry_after_s"]),
             probes=int(one["probes"]),
+            manual=bool(one["manual"]),
         )
         for one in said
     )

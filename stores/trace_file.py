@@ -1,7 +1,9 @@
-"""The SQLite file of the traces: how it is made, written, trimmed, read, and rescued.  (floor 4)
+"""The SQLite file of traces and counters: how it is made, written, trimmed, read, and rescued.  (floor 4)
 
 Every process that works in the same STATE_DIR uses the same file. Each write is one short
-transaction in WAL mode, so readers never wait for writers. A damaged file is moved aside, never
+transaction in WAL mode, so readers never wait for writers; a trace and what was counted while it
+grew are one write, so that they agree whatever happens in between. Old traces are trimmed,
+counters never. A damaged file is moved aside, never
 deleted; a file that a newer version of this program made is left alone, since only that version
 knows what it would break. What this does not do: promise that the last traces survive a power
 cut (`synchronous = NORMAL`; the file stays whole), or keep the event loop free (`traces.py` does).
@@ -16,15 +18,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from errors import AgentError
 from safe_text import encodable, one_line
 from stores.private import private_file, private_folder
 
+if TYPE_CHECKING:
+    from stores.traces import Counts
+
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1 had no counters; a file of version 1 gets them with the first write."""
 
 TRACE_BYTES_MAX = 4_000_000
 """Of one trace. The recorder's own limits keep it below; this one keeps a single trace from
@@ -49,10 +55,18 @@ CREATE TABLE IF NOT EXISTS traces (
     trace TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS traces_size ON traces (number, bytes);
+CREATE TABLE IF NOT EXISTS counters (
+    name TEXT NOT NULL, labels TEXT NOT NULL, value NOT NULL,
+    PRIMARY KEY (name, labels)
+) WITHOUT ROWID;
 """
 _SAVE = """
 INSERT INTO traces (id, status, user, session, bytes, trace) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET status = excluded.status, bytes = excluded.bytes, trace = excluded.trace
+"""
+_COUNT = """
+INSERT INTO counters (name, labels, value) VALUES (?, ?, ?)
+ON CONFLICT (name, labels) DO UPDATE SET value = value + excluded.value
 """
 # By order of arrival, not by the wall clock: a clock set back must not make new traces look old.
 _TRIM = """
@@ -79,20 +93,24 @@ class TraceFile:
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
 
-    def write(self, trace: Mapping[str, Any]) -> None:
-        """Keep a trace, or its newer state, which takes the place of the older.
+    def write(self, trace: Mapping[str, Any] | None, counts: Counts) -> None:
+        """Keep a trace, or its newer state, which takes the place of the older, and add to the counters.
+
+        Args:
+            trace: as JSON; None when there is only something to count.
+            counts: by name and labels. Added once, together with the trace, or not at all.
 
         Raises:
             ValueError: it is too large.
             sqlite3.Error, OSError: it could not be written; the next one may.
             AgentError: the file is not ours to write.
         """
-        row = _row(trace)
+        row = None if trace is None else _row(trace)
         end_s = time.monotonic() + LOCKED_S_MAX
         rescued = False
         while True:
             try:
-                return self._insert(row)
+                return self._insert(row, counts)
             except sqlite3.Error as error:
                 self.close()
                 if _is(error, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) and not rescued:
@@ -109,11 +127,13 @@ class TraceFile:
         if connection is not None:
             connection.close()
 
-    def _insert(self, row: tuple[Any, ...]) -> None:
+    def _insert(self, row: tuple[Any, ...] | None, counts: Counts) -> None:
         connection = self._connected()
         with _transaction(connection):
-            connection.execute(_SAVE, row)
-            connection.execute(_TRIM, self._limits)
+            if row is not None:
+                connection.execute(_SAVE, row)
+                connection.execute(_TRIM, self._limits)
+            connection.executemany(_COUNT, ((*key, value) for key, value in counts.items()))
 
     def _connected(self) -> sqlite3.Connection:
         """The open file; opened anew when it is no longer the one under its name (moved, deleted)."""
@@ -152,8 +172,8 @@ class TraceFile:
         self._warn(f"the traces in {self._path} are damaged: kept as {aside.name}, a new file begins")
 
 
-def read(path: Path, ask: Callable[[sqlite3.Connection], list[T]]) -> list[T]:
-    """Ask the file something; a file that is not there (yet) has nothing.
+def read(path: Path, ask: Callable[[sqlite3.Connection], list[T]], since_version: int = 1) -> list[T]:
+    """Ask the file something; one that is not there (yet), or older than `since_version`, has nothing.
 
     Raises:
         AgentError: it cannot be read, or a newer version made it.
@@ -162,7 +182,7 @@ def read(path: Path, ask: Callable[[sqlite3.Connection], list[T]]) -> list[T]:
         if not path.exists():
             return []
         with closing(_connect(path)) as connection:
-            return ask(connection) if _version(connection) == SCHEMA_VERSION else []
+            return ask(connection) if _version(connection) >= since_version else []
     except (sqlite3.Error, OSError) as error:
         words = one_line(f"the traces in {path} cannot be read: {error}", 400)
         raise AgentError(words, reason="disk") from error
@@ -189,7 +209,7 @@ def _make_schema(connection: sqlite3.Connection) -> None:
     if _version(connection) == SCHEMA_VERSION:
         return
     with _transaction(connection):
-        if _version(connection) == 0:  # asked again, now that nobody else can be doing the same
+        if _version(connection) < SCHEMA_VERSION:  # asked again, now that nobody else can be doing the same
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -1,11 +1,13 @@
-"""Keeps the traces of past questions, so that one can look at them later.  (floor 4)
+"""Keeps the traces of past questions, and what was counted, so that one can look at them later.  (floor 4)
 
     save -> bounded queue -> writer thread -> traces.sqlite3          get, latest: read it directly
 
 `save` never waits: it is called between two events of a question, on the loop. And a trace is
 worth less than the question it tells of: whatever is wrong with the disk (full, locked,
 read-only, damaged), the trace is dropped, counted, said once in the log, and the next one is
-tried anew. The file itself is `trace_file.py`.
+tried anew. Counts are not dropped with their trace: they go with the next write that succeeds,
+at the latest the one at the end of the program; a disk that refuses that one too loses them.
+The file itself is `trace_file.py`.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from errors import ConfigurationError
 from safe_text import encodable, one_line
 
 if TYPE_CHECKING:
     import sqlite3  # at run time `trace_file` loads it (7 ms), with the first trace
+
+    from stores.trace_file import TraceFile
 
 FILE_NAME = "traces.sqlite3"
 TRACES_MAX = 1_000
@@ -34,15 +38,27 @@ QUEUE_MAX = 200
 READ_AFTER_WRITE_S = 0.25
 """How long a reader waits for this process's own traces to arrive on disk."""
 
+DROPPED = ("unflappable_trace_writes_dropped_total", "{}")
+"""The one counter that is counted here."""
+
 _LATEST = """
-SELECT trace FROM traces
+SELECT CASE WHEN :whole THEN trace WHEN json_valid(trace) THEN json_remove(trace, '$.root') ELSE '' END FROM traces
 WHERE (:status IS NULL OR status = :status)
   AND (:user IS NULL OR user = :user)
   AND (:session IS NULL OR session = :session)
 ORDER BY number DESC LIMIT :limit
 """
+_COUNTERS = "SELECT name, labels, value FROM counters"
 _EXACT = "SELECT id, trace FROM traces WHERE id = :id"
 _ALIKE = "SELECT id, trace FROM traces WHERE substr(id, 1, length(:id)) = :id ORDER BY number DESC LIMIT 4"
+
+
+Counts: TypeAlias = Mapping[tuple[str, str], float]
+"""Amounts to add to counters, by name and labels (JSON with sorted keys)."""
+
+NOTHING_COUNTED: Counts = {}
+
+_Item: TypeAlias = tuple[Mapping[str, Any] | None, Counts]
 
 
 class TraceStore:
@@ -57,25 +73,27 @@ class TraceStore:
         self.path = folder / FILE_NAME
         self.dropped = 0
         self._limits = (traces_max, bytes_max)
-        self._queue: queue.Queue[Mapping[str, Any] | threading.Event | None] = queue.Queue(QUEUE_MAX)
+        self._queue: queue.Queue[_Item | threading.Event | None] = queue.Queue(QUEUE_MAX)
+        self._uncounted: dict[tuple[str, str], float] = {}
         self._writer: threading.Thread | None = None
         self._closed = False
         self._lock = threading.Lock()
         self._warned: set[str] = set()
 
-    def save(self, trace: Mapping[str, Any]) -> None:
-        """Keep a trace, or its newer state, soon. Never waits, never raises.
+    def save(self, trace: Mapping[str, Any] | None, counts: Counts = NOTHING_COUNTED) -> None:
+        """Keep a trace, or its newer state, soon, and add to the counters with it. Never waits, never raises.
 
         Args:
-            trace: `Trace.to_json()`, a copy that nobody changes any more.
+            trace: `Trace.to_json()`, a copy that nobody changes any more; None when there is only something to count.
+            counts: amounts by name and labels; nobody changes them any more either.
         """
         try:
             self._start()
-            self._queue.put_nowait(trace)
+            self._queue.put_nowait((trace, counts))
         except queue.Full:
-            self._drop("the disk does not keep up")
+            self._drop("the disk does not keep up", trace, counts)
         except RuntimeError as error:  # closed, or the system has no thread left
-            self._drop(str(error))
+            self._drop(str(error), trace, counts)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all saved so far is written or dropped; False when `timeout_s` was too short."""
@@ -118,9 +136,20 @@ class TraceStore:
         return _parsed(found[0][1]) if found else None
 
     def latest(
-        self, limit: int, *, status: str | None = None, user: str | None = None, session: str | None = None
+        self,
+        limit: int,
+        *,
+        status: str | None = None,
+        user: str | None = None,
+        session: str | None = None,
+        whole: bool = True,
     ) -> list[dict[str, Any]]:
         """The newest traces, newest first, at most `limit`; only those that match what is given.
+
+        Args:
+            limit: how many at most.
+            status, user, session: what a trace must have; None for any.
+            whole: with their spans, which are most of them; a thousand may be 50 MB.
 
         Raises:
             AgentError: the file cannot be read.
@@ -129,7 +158,7 @@ class TraceStore:
 
         labels = {"status": status, "user": user, "session": session}
         values: dict[str, Any] = {name: label and encodable(label) for name, label in labels.items()}
-        values["limit"] = max(0, min(limit, self._limits[0]))
+        values |= {"limit": max(0, min(limit, self._limits[0])), "whole": whole}
         self.flush(READ_AFTER_WRITE_S)
         rows = read(self.path, lambda connection: connection.execute(_LATEST, values).fetchall())
         return [trace for (text,) in rows if (trace := _parsed(text)) is not None]
@@ -166,19 +195,52 @@ class TraceStore:
             if isinstance(item, threading.Event):
                 item.set()
                 continue
-            try:
-                file.write(item)
-            except Exception as error:  # the last wall: a trace may be lost, its writer may not
-                self._drop(one_line(f"{self.path}: {error}"))
+            self._write(file, *item)
+        if self._uncounted:
+            self._write(file, None, {})
         file.close()
 
-    def _drop(self, why: str) -> None:
+    def _write(self, file: TraceFile, trace: Mapping[str, Any] | None, counts: Counts) -> None:
+        due = self._due(counts)
+        try:
+            file.write(trace, due)
+        except Exception as error:  # the last wall: a trace may be lost, its writer may not
+            self._drop(one_line(f"{self.path}: {error}"), trace, due)
+
+    def _due(self, counts: Counts) -> Counts:
+        """These counts and those whose own write failed."""
         with self._lock:
-            self.dropped += 1
+            due, self._uncounted = self._uncounted, {}
+        _add(due, counts)
+        return due
+
+    def _drop(self, why: str, trace: Mapping[str, Any] | None, counts: Counts) -> None:
+        with self._lock:
+            _add(self._uncounted, counts)
+            if trace is not None:
+                self.dropped += 1
+                _add(self._uncounted, {DROPPED: 1})
             is_new = why not in self._warned
             self._warned.add(why)
         if is_new:
             _warn(f"traces are not kept: {why}")
+
+
+def read_counters(folder: Path) -> dict[tuple[str, str], float]:
+    """What all agents of this STATE_DIR ever counted, by name and labels (JSON with sorted keys).
+
+    Raises:
+        AgentError: the file cannot be read.
+    """
+    from stores.trace_file import read
+
+    rows = read(folder / FILE_NAME, lambda connection: connection.execute(_COUNTERS).fetchall(), since_version=2)
+    return {(name, labels): value for name, labels, value in rows}
+
+
+def _add(counts: dict[tuple[str, str], float], more: Counts) -> None:
+    for key, amount in more.items():
+        counts[key] = counts.get(key, 0) + amount
 
 
 def _warn(message: str) -> None:
