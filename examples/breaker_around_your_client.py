@@ -4,6 +4,8 @@ A small server works, breaks, and is mended. While it is broken the breaker open
 once, without a request; after `open_s` one probe is let through, and its success closes the circuit.
 """
 
+from __future__ import annotations
+
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,8 +28,7 @@ class Shop(BaseHTTPRequestHandler):
         """Say nothing: the example does the talking."""
 
 
-policy = BreakerPolicy(failure_threshold=3, open_s=0.2)
-breaker = CircuitBreaker("shop", policy, listener=lambda event: print(" ", event))
+breaker = CircuitBreaker("shop", BreakerPolicy(failure_threshold=3, open_s=0.2), listener=lambda told: print(" ", told))
 
 
 @breaker

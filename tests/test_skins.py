@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar, assert_type
 import pytest
 
 from bulkhead import Bulkhead
+from circuit_breaker import CircuitBreaker
 from fallback import fallback
 from rate_limiter import TokenBucket
 from retry import retry
@@ -23,8 +24,8 @@ class Rule(Protocol):
     def __call__(self, function: F, /) -> F: ...
 
 
-RULES: list[Callable[[Any], Any]] = [retry, fallback, Bulkhead(), TokenBucket()]
-each_rule = pytest.mark.parametrize("rule", RULES, ids=["retry", "fallback", "bulkhead", "limiter"])
+RULES: list[Callable[[Any], Any]] = [retry, fallback, Bulkhead(), TokenBucket(), CircuitBreaker()]
+each_rule = pytest.mark.parametrize("rule", RULES, ids=["retry", "fallback", "bulkhead", "limiter", "breaker"])
 
 
 async def double(n: int) -> int:
@@ -129,8 +130,14 @@ def test_type_checkers_see_the_function_that_was_wrapped() -> None:
     def twice(word: str) -> int:
         return 2 * len(word)
 
-    for wrapped in (retry(twice), Bulkhead()(twice), TokenBucket()(twice), fallback(twice)):
+    for wrapped in (retry(twice), Bulkhead()(twice), TokenBucket()(twice), CircuitBreaker()(twice), fallback(twice)):
         assert_type(wrapped("ab"), int)
-    for awaited in (retry(double), Bulkhead()(double), TokenBucket()(double), fallback(double)):
+    for awaited in (
+        retry(double),
+        Bulkhead()(double),
+        TokenBucket()(double),
+        CircuitBreaker()(double),
+        fallback(double),
+    ):
         assert_type(asyncio.run(awaited(4)), int)
     assert_type(asyncio.run(fallback(double, lambda n: n)(4)), int)
