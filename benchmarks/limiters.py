@@ -110,7 +110,9 @@ class _Bucket:
 
     def take(self) -> None:
         now_s = time.monotonic()
-        level = min(float(MANY), self.level + (now_s - self.at_s) * MANY)
+        level = self.level + (now_s - self.at_s) * MANY
+        if level > MANY:
+            level = float(MANY)
         if level < 1.0:
             raise Full
         self.level, self.at_s = level - 1.0, now_s

@@ -57,7 +57,8 @@ def _frame(axes: Any, shown: Sequence[Result]) -> None:
     ticks = [0.5, 1, 2, 5, 10, 20, 50, 100]
     axes.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel(f"time of a call, as a multiple of the measure;  ◆ {OURS}   ● others   ⋮ aim")
+    axes.margins(y=0.02)
+    axes.set_xlabel(f"time of a call     ◆ {OURS}   ● others   ┊ aim")
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(left=False)
