@@ -21,8 +21,8 @@ FLOORS: list[list[set[str]]] = [
     [{"oversight"}, {"tool_schema", "tool_function"}, {"tools"}, {"core"}],
     [{"platform_edges"}, {"stores", "disk"}, {"doors", "models", "toolbox", "telemetry", "fetch"}],
     [{"config"}, {"wiring"}],
-    [{"early_end"}, {"cli"}, {"ui"}],
-    [{"agent", "agent_async"}],
+    [{"early_end"}, {"cli"}, {"ui"}, {"sidecar"}],
+    [{"agent", "agent_async", "health"}],
 ]
 PLACE = {
     room: (floor, step) for floor, steps in enumerate(FLOORS) for step, rooms in enumerate(steps) for room in rooms

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar
 
 import typer
 from typer.exceptions import TyperException
@@ -18,8 +18,11 @@ from cli import OK, Options, UsageError, conclude
 from safe_text import one_line
 from version import VERSION
 
+T = TypeVar("T")
 
-def _print_version(wanted: bool) -> None:
+
+def print_version(wanted: bool) -> None:
+    """What `--version` does."""
     if wanted:
         print(f"unflappable {VERSION}")
         raise typer.Exit
@@ -45,7 +48,7 @@ def _options(
     trace: Annotated[str | None, typer.Option(metavar="ID", help="Print a trace and exit.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show every attempt.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
     ] = False,
 ) -> Options:
     """Chat with an agent that keeps its promises while everything it depends on fails."""
@@ -53,9 +56,22 @@ def _options(
 
 
 def parse(argv: Sequence[str], program: str) -> Options:
-    """Parse the command line. Raises UsageError; ends the program itself after --help and --version."""
+    """Parse the command line of an agent. Raises UsageError; ends the program itself after --help and --version."""
+    return _checked(parsed(_options, Options, argv, program))
+
+
+def parsed(declared: Callable[..., T], kind: type[T], argv: Sequence[str], program: str) -> T:
+    """Parse a command line.
+
+    Args:
+        declared: a function whose parameters are the options, for typer; makes the `kind` out of them.
+        argv: the command line without the program.
+        program: its name, for usage errors.
+
+    Raises UsageError; ends the program itself after --help and --version.
+    """
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command()(_options)
+    app.command()(declared)
     said = io.StringIO()  # typer has its own opinion on a stdout that cannot be written
     try:
         with contextlib.redirect_stdout(said):
@@ -63,9 +79,9 @@ def parse(argv: Sequence[str], program: str) -> Options:
     except TyperException as error:
         words = error.format_message() if hasattr(error, "format_message") else str(error)
         raise UsageError(one_line(words, 300), what_now=f"See {program} --help.") from None
-    if not isinstance(result, Options):
+    if not isinstance(result, kind):
         conclude(said.getvalue().rstrip(), OK)
-    return _checked(result)
+    return result
 
 
 def _checked(options: Options) -> Options:
