@@ -86,6 +86,8 @@ class Bulkhead:
     """
 
     def __init__(self, name: str = "default", places: int = 16) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"a bulkhead takes a name, not {name!r}: make one, then decorate with it")
         if places < 1:
             raise ConfigurationError(f"places must be at least 1, not {places}")
         self.name = name

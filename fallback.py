@@ -31,7 +31,7 @@ from errors import VERDICTS, Advice, ChainExhausted, DeadlineExceeded, GaveUp, r
 from events import FellBack
 from flow import Emit, Flow
 from safe_text import one_line
-from skins import is_async, name_of
+from skins import check_types, is_async, name_of
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -147,9 +147,11 @@ def fallback(first: Callable[P, Any], *others: Callable[P, Any], on: On | None =
         others: asked in order with the same arguments, each when the one before it failed.
         on: exception type(s) after which the next is asked; without it the verdict of `errors.py` decides.
 
-    Raises ChainExhausted when all failed; every other error as it came.
+    Raises ChainExhausted when all failed; every other error as it came. TypeError for generators.
     """
     functions = (first, *others)
+    if on is not None:
+        check_types(on, "fallback")
     awaited = [is_async(function, "fallback", "list() what it yields") for function in functions]
 
     def hops(error: Exception) -> bool:

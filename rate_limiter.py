@@ -92,6 +92,8 @@ class TokenBucket:
         name: str = "default",
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        if not isinstance(policy, LimiterPolicy | None):
+            raise TypeError(f"a bucket takes a LimiterPolicy, not {policy!r}: make one, then decorate with it")
         given = {"per_minute": per_minute, "burst": burst, "wait_s_max": wait_s_max}
         changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
         self.policy = replace(policy or LimiterPolicy(), **changes)

@@ -53,7 +53,7 @@ from errors import (
 )
 from events import RetryRefused, RetryScheduled
 from flow import Emit, Flow, Pause, drive, drive_async
-from skins import is_async, name_of
+from skins import check_types, is_async, name_of
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -337,9 +337,11 @@ def retry(
         now: the monotonic clock; `wall` the one that dates in Retry-After are compared with.
         draw: numbers in [0, 1) for the jitter.
 
-    Raises the function's own last exception. TypeError for generator functions: an iterator
-    that was read from cannot be tried again.
+    Raises the function's own last exception. TypeError for generator functions (an iterator that
+    was read from cannot be tried again), and for an `on` that is none.
     """
+    if on is not None and (isinstance(on, (type, tuple)) or not callable(on)):
+        check_types(on, "@retry")
     rule = _Rule(
         policy if isinstance(policy, RetryPolicy) else RetryPolicy(), on, timeout_s, quota, sleep, now, wall, draw
     )

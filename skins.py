@@ -37,6 +37,13 @@ def is_async(function: Any, rule: str, instead: str) -> bool:
     return any(inspect.iscoroutinefunction(shape) for shape in shapes)
 
 
+def check_types(on: Any, rule: str) -> None:
+    """Raise TypeError unless `on` is an exception type or a tuple of them: found here, not in the first failure."""
+    for one in on if isinstance(on, tuple) else (on,):
+        if not (isinstance(one, type) and issubclass(one, BaseException)):
+            raise TypeError(f"{rule}: `on` takes an exception type or a tuple of them, not {one!r}")
+
+
 def name_of(function: Any) -> str:
     """What messages call a function."""
     return str(getattr(function, "__qualname__", None) or function)

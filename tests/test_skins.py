@@ -141,3 +141,16 @@ def test_type_checkers_see_the_function_that_was_wrapped() -> None:
     ):
         assert_type(asyncio.run(awaited(4)), int)
     assert_type(asyncio.run(fallback(double, lambda n: n)(4)), int)
+
+
+@pytest.mark.parametrize("on", ["KeyError", [KeyError], (KeyError, 3), int, KeyError("x")])
+@pytest.mark.parametrize("rule", [retry, fallback])
+def test_what_is_no_exception_type_is_refused_before_the_first_failure(rule: Any, on: Any) -> None:
+    with pytest.raises(TypeError, match="takes an exception type"):
+        retry(on=on)(int) if rule is retry else fallback(int, on=on)
+
+
+@pytest.mark.parametrize("kind", [Bulkhead, TokenBucket])
+def test_the_class_in_place_of_an_object_is_refused(kind: Any) -> None:
+    with pytest.raises(TypeError, match="make one, then decorate with it"):
+        kind(int)
