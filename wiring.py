@@ -45,6 +45,7 @@ from safe_text import one_line
 from stores.traces import TraceStore
 from telemetry.counting import Meter
 from telemetry.logs import LogListener
+from telemetry.pulse import Pulse
 from telemetry.traces import Tracer
 from toolbox.cache import LastGood
 from toolbox.calculator import calculator_tool
@@ -128,7 +129,8 @@ class Agent:
         self.totals = Totals()
         self.last_trace_id: str | None = None
         self._model_attempts = 0
-        meter = Meter([one.name for one in self.toolbox])
+        self._meter = meter = Meter([one.name for one in self.toolbox])
+        self.pulse = Pulse(settings.state_dir, practice=self.links[0] == PRACTICE, breakers=self.guards.snapshots)
         self.listeners: list[Listener] = [
             *listeners,
             meter,  # before the tracer: what an event counts leaves with the trace that tells of it
@@ -150,6 +152,10 @@ class Agent:
         self.session_id = secrets.token_hex(8)
         self.conversation = Conversation(self.session_id)
         self.totals = Totals()
+
+    def begin_heartbeat(self) -> None:
+        """Let health checks see this agent from now on; without it they do from the first question on."""
+        self.pulse.start()
 
     # --- what both doors run
 
@@ -173,12 +179,19 @@ class Agent:
     def _begin(self, question: str) -> dict[str, str | int]:
         self._model_attempts = 0
         self._turn = Turn.begin(self.conversation, question, self.approve, self.rules)
+        self.pulse.begin_turn(self._turn.deadline.at_s)
         self.last_trace_id = secrets.token_hex(16)
         return {"turn": self.last_trace_id, "session": self.session_id, "user": self.settings.user}
 
     def _end(self, report: TurnReport, scope: Mapping[str, str | int]) -> Answer:
         self.totals.add(report)
         return Answer(report, str(scope["turn"]), self.session_id, self._model_attempts)
+
+    def _close(self) -> None:
+        self.pulse.stop()
+        if counts := self._meter.take():  # of a question that has no end
+            self.traces.save(None, counts)
+        self.traces.close(1.0)
 
     def _count(self, stamped: Stamped) -> None:
         event = stamped.event
@@ -239,8 +252,13 @@ class AsyncAgent(Agent):
         self.door = AsyncDoor(performers, self._flows(), self.listeners)
         self._task: asyncio.Task[TurnReport] | None = None
 
+    def begin_heartbeat(self) -> None:
+        """The same, with the health of the running loop; call it on the loop."""
+        self.pulse.start(asyncio.get_running_loop())
+
     async def ask(self, question: str) -> Answer:
         """Answer one question. Failures are in the report; after `stop()` its status is "cancelled"."""
+        self.begin_heartbeat()
         scope = self._begin(question)
         flow = answering(self._turn, self.conversation, self.rules)
         self._task = asyncio.create_task(self.door.run(flow, scope))
@@ -252,6 +270,7 @@ class AsyncAgent(Agent):
                 raise
         finally:
             self._task = None
+            self.pulse.end_turn()
         return self._end(report, scope)
 
     def stop(self) -> None:
@@ -266,7 +285,7 @@ class AsyncAgent(Agent):
     async def aclose(self) -> None:
         """Close connections and write what is left of the traces."""
         await self._models.aclose()
-        self.traces.close(1.0)
+        self._close()
 
 
 class BlockingAgent(Agent):
@@ -285,11 +304,14 @@ class BlockingAgent(Agent):
 
     def ask(self, question: str) -> Answer:
         """Answer one question. Failures are in the report; after `stop()` its status is "cancelled"."""
+        self.begin_heartbeat()
         scope = self._begin(question)
         try:
             report = self.door.run(answering(self._turn, self.conversation, self.rules), scope)
         except Stopped:
             report = self.door.run(closing(self._turn, self.conversation, self.rules), scope)
+        finally:
+            self.pulse.end_turn()
         return self._end(report, scope)
 
     def stop(self, signum: int) -> None:
@@ -303,7 +325,7 @@ class BlockingAgent(Agent):
     def close(self) -> None:
         """Close connections and write what is left of the traces."""
         self._models.close()
-        self.traces.close(1.0)
+        self._close()
 
 
 def _cancelled_from_outside() -> bool:

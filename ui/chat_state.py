@@ -235,6 +235,7 @@ class Chat:
         error = future.exception()
         if error is None:
             self.agent = future.result()
+            self.agent.begin_heartbeat()
         else:
             self.error = error if isinstance(error, AgentError) else _broken(error)
             self.leave(cli.USAGE if self.error.reason == "configuration" else cli.FAILED)

@@ -133,6 +133,7 @@ async def _answer_async(options: Options, settings: Settings, question: str, scr
     from wiring import AsyncAgent, preload
 
     agent = AsyncAgent(settings, approving_async(screen), **_parts(options, screen))
+    agent.begin_heartbeat()
     preload()  # after the agent: a wrong option is told without the wait for the SDK
     await agent.announce_faults()
     screen.begin_turn()
@@ -154,6 +155,7 @@ def _answer_blocking(options: Options, settings: Settings, question: str, screen
     from wiring import BlockingAgent, preload
 
     agent = BlockingAgent(settings, approving_blocking(screen), **_parts(options, screen))
+    agent.begin_heartbeat()
     preload()
     agent.announce_faults()
     screen.begin_turn()
