@@ -8,14 +8,31 @@ are; the others are stacked the way their own pages show, with `asyncio.timeout`
 from __future__ import annotations
 
 import asyncio
+import time
 from importlib import import_module
 from typing import Any
 
 from benchmarks.breakers import breaker_of, nothing_async
 from benchmarks.limiters import MANY, aiolimiter_limiter, our_limiter
 from benchmarks.measuring import OURS, Contender, Contest, Function, Result, measured
-from benchmarks.retries import interlock_strategy, nopanic_retry, ours, stamina_retry, tenacity_retry
+from benchmarks.retries import (
+    BASE_S,
+    MOST_S,
+    TRIES,
+    interlock_strategy,
+    nopanic_retry,
+    ours,
+    stamina_retry,
+    tenacity_retry,
+)
 from circuit_breaker import CircuitBreaker
+from deadline import Deadline
+from doors.aio import AsyncDoor
+from flow import awaiting
+from guard import Guard
+from guard_function import guarded, guards
+from rate_limiter import LimiterPolicy
+from retry import RetryPolicy
 
 TIMEOUT_S = 10.0
 
@@ -31,8 +48,14 @@ def contests(timeout_s: float = TIMEOUT_S) -> list[Contest]:
     def timed(function: Function) -> Function:
         return _timed(function, timeout_s)
 
+    def unflappable(function: Function) -> Function:
+        return guarded(_guard(), timeout_s=timeout_s)(function)
+
     def unflappable_stack(function: Function) -> Function:
         return ours(our_limiter(CircuitBreaker("benchmark")(timed(function))))
+
+    def unflappable_flow(function: Function) -> Function:
+        return _flow(function, timeout_s)
 
     def nopanic(function: Function) -> Function:
         library = import_module("nopanic")
@@ -66,7 +89,9 @@ def contests(timeout_s: float = TIMEOUT_S) -> list[Contest]:
             leads=True,
             contenders=[
                 Contender("asyncio.timeout", "async with timeout(10): nothing else", timed),
-                Contender(f"{OURS}", "@retry @bucket @breaker, asyncio.timeout", unflappable_stack),
+                Contender(OURS, "@guarded(guard, timeout_s=10), with a bulkhead", unflappable),
+                Contender(f"{OURS}, stacked", "@retry @bucket @breaker, asyncio.timeout", unflappable_stack),
+                Contender(f"{OURS}, as a flow", "guard.guarding(...) in an AsyncDoor, with events", unflappable_flow),
                 Contender("interlock-cb + tenacity + aiolimiter", "@Pipeline(retry, breaker, timeout)", interlock),
                 Contender("nopanic", "@retry, @compose(rate_limit, circuit_breaker, timeout)", nopanic),
                 Contender("tenacity + aiobreaker + aiolimiter", "decorators, asyncio.timeout", tenacity),
@@ -84,3 +109,20 @@ def _timed(function: Function, timeout_s: float) -> Function:
             return await function()
 
     return bounded
+
+
+def _guard() -> Guard:
+    return guards(
+        retry=RetryPolicy(TRIES - 1, BASE_S, MOST_S),
+        limiters={"benchmark": LimiterPolicy(per_minute=60.0 * MANY, burst=MANY)},
+    )("benchmark")
+
+
+def _flow(function: Function, timeout_s: float) -> Function:
+    guard, door = _guard(), AsyncDoor()
+
+    async def call() -> Any:
+        deadline = Deadline.after(time.monotonic(), timeout_s)
+        return await door.run(guard.guarding(lambda _: awaiting(function), deadline=deadline, attempt_s=timeout_s))
+
+    return call
