@@ -16,8 +16,9 @@ against the dependency and is not tried again. The caller always gets the origin
 a rejection, AttemptTimedOut or DeadlineExceeded. Cancelling the call blames nobody and gives
 back what it held.
 
-What this deliberately does not do: guard plain functions (nothing can end a blocking call in
-its own thread: use the skins of the single rules), tell listeners (flows do), stream.
+What this deliberately does not do: guard plain functions (nothing can end a blocking call in its
+own thread: use the skins of the single rules), share guards through Redis, tell listeners (flows
+do both), stream.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, ParamSpec, TypeVar
 
-from circuit_breaker import Permit
+from circuit_breaker import CircuitBreaker, Permit
 from deadline import START_S_MIN, Deadline
 from errors import (
     AgentError,
@@ -45,6 +47,7 @@ from errors import (
 )
 from flow import Attempt, Awaiting, Effect, Emit, Flow, Pause, Within, awaiting, not_an_effect
 from guard import LEASE_GRACE_S, Guard, Guards, _Call
+from rate_limiter import TokenBucket
 from retry import retrying
 from skins import is_async
 
@@ -82,7 +85,8 @@ def guarded(
         sleep: what waits; `asyncio.sleep`.
         wall: the clock that a date in Retry-After is compared with.
 
-    Raises TypeError for plain functions and generators, ConfigurationError for times without sense.
+    Raises TypeError for plain functions and generators, ConfigurationError for times without sense and
+    for guards that are shared with other processes.
     The decorated function raises what the function raised last, or CircuitOpen, BulkheadFull,
     LimiterFull (turned away, nothing was tried), AttemptTimedOut, DeadlineExceeded.
     """
@@ -90,8 +94,8 @@ def guarded(
         raise ConfigurationError(f"timeout_s must be at least {START_S_MIN} seconds, not {timeout_s}")
     if attempt_s is not None and not attempt_s > 0:
         raise ConfigurationError(f"attempt_s must be more than 0 seconds, not {attempt_s}")
-    rule = _Rule(guard, timeout_s, attempt_s or timeout_s, safe_to_repeat, sleep or asyncio.sleep, wall)
-    return rule.wrap
+    rest = sleep or asyncio.sleep
+    return _Rule(guard, *_own(guard), timeout_s, attempt_s or timeout_s, safe_to_repeat, rest, wall).wrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,8 @@ class _Rule:
     """What a guarded function needs beyond its own call."""
 
     guard: Guard
+    breaker: CircuitBreaker
+    limiter: TokenBucket | None
     timeout_s: float
     attempt_s: float
     safe_to_repeat: bool
@@ -112,7 +118,7 @@ class _Rule:
                 " or use @retry, @breaker, @bulkhead and @bucket, which don't limit time"
             )
         guard, first_s = self.guard, self._first_s()
-        now, breaker, bulkhead, quota = guard.now, guard.breaker, guard.bulkhead, guard.quota
+        now, breaker, bulkhead, quota = guard.now, self.breaker, guard.bulkhead, guard.quota
 
         @functools.wraps(function)
         async def guarding(*args: P.args, **kwargs: P.kwargs) -> Any:
@@ -146,15 +152,15 @@ class _Rule:
 
     def _permit(self, first_s: float) -> Permit | None:
         """The permit and the token of the first attempt. None: there is no token yet, and nothing is taken."""
-        guard, limiter = self.guard, self.guard.limiter
+        limiter = self.limiter
         if limiter is None:
-            return guard.breaker.acquire(first_s + LEASE_GRACE_S)
-        due_s, wait_s = limiter.book(guard.name)
+            return self.breaker.acquire(first_s + LEASE_GRACE_S)
+        due_s, wait_s = limiter.book(self.guard.name)
         if wait_s > 0:
             limiter.give_back(due_s)
             return None
         try:
-            return guard.breaker.acquire(first_s + LEASE_GRACE_S)
+            return self.breaker.acquire(first_s + LEASE_GRACE_S)
         except CircuitOpen:
             limiter.give_back(due_s)
             raise
@@ -163,6 +169,17 @@ class _Rule:
         """What the first attempt gets, as `guard.py` reckons it."""
         another = self.safe_to_repeat and self.guard.retry.retries_for("timeout") > 0
         return _Call(Deadline.after(0.0, self.timeout_s), self.attempt_s, None, False, 0.0).limit_s(0.0, another)[0]
+
+
+def _own(guard: Guard) -> tuple[CircuitBreaker, TokenBucket | None]:
+    """The breaker and the limiter, if they are this process's own."""
+    breaker, limiter = guard.breaker, guard.limiter
+    if isinstance(breaker, CircuitBreaker) and isinstance(limiter, (TokenBucket, NoneType)):
+        return breaker, limiter
+    raise ConfigurationError(
+        f"@guarded runs no scripts, and the guard of {guard.name} is shared through Redis",
+        what_now="Give @guarded a guard of this process.",
+    )
 
 
 class _Started:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,11 +24,12 @@ from errors import (
     ConfigurationError,
     DeadlineExceeded,
     LimiterFull,
+    Outcome,
 )
 from flow import Flow, Pause
 from guard import Guard, Guards
 from guard_function import guarded, guards
-from rate_limiter import LimiterPolicy
+from rate_limiter import LimiterPolicy, TokenBucket
 from retry import RetryPolicy
 from tests.support_flow import World
 from tests.support_rules import Clock, run_jumping
@@ -152,19 +153,22 @@ def test_the_same_failures_lead_to_the_same_attempts_pauses_and_states_as_in_the
     assert skin_guard.breaker.not_before_s == pytest.approx(flow_guard.breaker.not_before_s)
     assert skin_guard.quota.tokens == pytest.approx(flow_guard.quota.tokens)
     assert (skin_guard.bulkhead.taken, flow_guard.bulkhead.taken) == (0, 0)
-    if limit is not None:
-        assert skin_guard.limiter is not None
-        assert flow_guard.limiter is not None
-        assert level_of(skin_guard) == pytest.approx(level_of(flow_guard))
+    assert wait_for_a_token(skin_guard) == pytest.approx(wait_for_a_token(flow_guard))
 
 
-def level_of(guard: Guard) -> float:
-    """How long the next call would wait for its token."""
-    assert guard.limiter is not None
+def wait_for_a_token(guard: Guard) -> float:
+    """How long the next call would wait; its token is taken."""
+    if guard.limiter is None:
+        return 0.0
     try:
-        return guard.limiter.reserve()
+        return bucket_of(guard).reserve()
     except LimiterFull as full:
         return full.retry_after_s or 0.0
+
+
+def bucket_of(guard: Guard) -> TokenBucket:
+    assert isinstance(guard.limiter, TokenBucket)
+    return guard.limiter
 
 
 # --- what a caller sees ----------------------------------------------------------------------------------
@@ -316,8 +320,7 @@ def test_cancelling_blames_nobody_and_gives_everything_back(at_s: float) -> None
     """0.5: waiting for a token; 1.5: in the first attempt; 2.2: in the pause before a retry."""
     clock = Clock()
     guard = guard_of(clock, limit=LimiterPolicy(per_minute=60, burst=1))
-    assert guard.limiter is not None
-    guard.limiter.reserve()
+    bucket_of(guard).reserve()
 
     @guarded(guard, timeout_s=100)
     async def ask() -> None:
@@ -359,19 +362,18 @@ def test_a_cancelled_probe_gives_its_place_back() -> None:
 
 def test_the_token_is_given_back_when_the_permit_is_refused_after_all() -> None:
     clock = Clock()
-    guard = guard_of(clock, limit=LimiterPolicy(per_minute=60, burst=1), breaker=BreakerPolicy(failure_threshold=1))
-    ask, calls = asking([], guard)
-    bulkhead_enter = guard.bulkhead._take
+    guard = guard_of(clock, breaker=BreakerPolicy(failure_threshold=1))
 
-    def opens_meanwhile() -> int:
-        guard.breaker.open()  # another thread, between the peek and the permit
-        return bulkhead_enter()
+    class Opening(TokenBucket):
+        def book(self, dependency: str = "") -> tuple[float, float]:
+            guard.breaker.acquire().settle(Outcome.FAILURE)  # another thread, between the peek and the permit
+            return super().book(dependency)
 
-    guard.bulkhead._take = opens_meanwhile  # type: ignore[method-assign]
+    bucket = Opening(LimiterPolicy(per_minute=60, burst=1), now=clock)
+    ask, calls = asking([], replace(guard, limiter=bucket))
     assert isinstance(ended(clock, ask), CircuitOpen)
     assert (calls, guard.bulkhead.taken) == ([0], 0)
-    assert guard.limiter is not None
-    assert guard.limiter.reserve() == 0
+    assert TokenBucket.book(bucket)[1] == 0
 
 
 # --- what is refused -------------------------------------------------------------------------------------
@@ -393,6 +395,13 @@ def test_plain_functions_are_refused_with_the_way_out() -> None:
 def test_times_without_sense_are_refused_by_name(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=list(bad)[-1]):
         guarded(guard_of(Clock()), **bad)
+
+
+def test_a_breaker_or_limiter_of_another_kind_is_refused_before_the_first_call() -> None:
+    """A shared one has to ask Redis, which only a flow can do; called like a local one it would guard nothing."""
+    for other in ({"breaker": object()}, {"limiter": object()}):
+        with pytest.raises(ConfigurationError, match="shared through Redis"):
+            guarded(replace(guard_of(Clock()), **other), timeout_s=1)  # type: ignore[arg-type]
 
 
 def test_methods_and_partials_can_be_guarded() -> None:
