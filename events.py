@@ -50,6 +50,39 @@ class TurnStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TurnResumed(Event):
+    """A question that a crash cut off goes on: after `rounds` with the model and `calls` that are on record."""
+
+    question: str
+    rounds: int
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPoisoned(Event):
+    """A question ended the program `crashes` times: it is not tried again."""
+
+    question: str
+    crashes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailed(Event):
+    """Something of the session could not be kept; told once until it works again. `what` was lost, and `why`."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreDamaged(Event):
+    """Something kept was damaged: `what` it was, and where the damaged file is `kept` ("" for nowhere)."""
+
+    what: str
+    kept: str
+
+
+@dataclass(frozen=True, slots=True)
 class TurnEnded(Event):
     """A question ended. `status`: ok, degraded, failed, needs_human, cancelled."""
 
@@ -200,6 +233,18 @@ class CircuitClosed(Event):
     """The dependency is healthy again."""
 
     dependency: str
+
+
+@dataclass(frozen=True, slots=True)
+class RedisUnavailable(Event):
+    """Redis did not do what it was asked: until RedisBack, breakers and limits are this process's own."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RedisBack(Event):
+    """Redis works again: breakers and limits are shared with the other processes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,14 +38,15 @@ GRAMMAR = "TARGET:KIND[=ARGUMENT][@RATE][*COUNT][+AFTER]"
 SECONDS_MAX = 1_000_000.0
 """The longest time a fault may name (11 days): beyond it some platforms' timers overflow."""
 
-_ANYWHERE = frozenset({"model", "tool", "disk"})
+_ANYWHERE = frozenset({"model", "tool", "disk", "redis"})
 _OUTSIDE = frozenset({"model", "tool"})
+_NETWORK = frozenset({"model", "tool", "redis"})
 _MODEL = frozenset({"model"})
 
 _STRIKES: dict[str, frozenset[str]] = {
     "error": _ANYWHERE, "slow": _ANYWHERE, "hang": _ANYWHERE,
-    "rate_limit": _OUTSIDE, "overloaded": _OUTSIDE, "server_error": _OUTSIDE, "auth": _OUTSIDE,
-    "refused": _OUTSIDE, "reset": _OUTSIDE, "garbage": _OUTSIDE, "html": _OUTSIDE,
+    "rate_limit": _OUTSIDE, "overloaded": _OUTSIDE, "server_error": _OUTSIDE, "auth": _NETWORK,
+    "refused": _NETWORK, "reset": _NETWORK, "garbage": _NETWORK, "html": _OUTSIDE,
     "bad_request": _MODEL, "cut": _MODEL, "stall": _MODEL, "bad_tool": _MODEL, "bad_args": _MODEL,
     "loop": _MODEL, "refusal": _MODEL, "max_tokens": _MODEL,
     "full": frozenset({"disk"}),
@@ -144,13 +145,11 @@ def _kind(text: str, kind: str) -> str:
 
 
 def _check_target(text: str, target: str, known: Collection[str] | None) -> None:
-    if target in ("*", "disk") or _MODEL_TARGET.fullmatch(target):
+    if target in ("*", "disk", "redis") or _MODEL_TARGET.fullmatch(target):
         return
-    if target.partition(".")[0] == "redis":
-        raise _wrong(text, "faults of redis are not built yet; targets:", _targets(known))
     listed = known is None or any(name == target or name.startswith(target + ".") for name in known)
     if not listed or not _TOOL_TARGET.fullmatch(target) or _role(target) != "tool":
-        guess = _meant(target, ["model", "disk", *(known or ())])
+        guess = _meant(target, ["model", "disk", "redis", *(known or ())])
         raise _wrong(text, f"unknown target {_shown(target)}{guess}; targets:", _targets(known))
 
 
@@ -208,12 +207,13 @@ def _meant(word: str, names: Iterable[str]) -> str:
 
 
 def _targets(known: Collection[str] | None) -> str:
-    return ", ".join(["model", "model.PROVIDER", "model.PROVIDER.MODEL", *sorted(known or ["a tool"]), "disk", "*"])
+    named = sorted(known or ["a tool"])
+    return ", ".join(["model", "model.PROVIDER", "model.PROVIDER.MODEL", *named, "disk", "redis", "*"])
 
 
 def _role(target: str) -> str:
     first = target.partition(".")[0]
-    return first if first in ("model", "disk") else "tool"
+    return first if first in ("model", "disk", "redis") else "tool"
 
 
 # --- the plan --------------------------------------------------------------------------------------------

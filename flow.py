@@ -180,6 +180,19 @@ class RunTools(Effect):
     deadline_at_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Script(Effect):
+    """Run one Lua script on Redis, at once or not at all: whoever performs it never waits for long.
+
+    Answered by the script's reply; raises AgentError when Redis did not answer or refused.
+    """
+
+    name: str
+    text: str
+    keys: tuple[str, ...]
+    args: tuple[str | int, ...]
+
+
 # --- helpers that keep the types -------------------------------------------------------------------------
 
 
@@ -235,6 +248,11 @@ def run_tools(calls: Sequence[Any], deadline_at_s: float) -> Flow[list[CallResul
     return results
 
 
+def script(name: str, text: str, keys: tuple[str, ...], args: tuple[str | int, ...]) -> Flow[Any]:
+    """Run one Lua script on Redis. Its reply is foreign: check its shape."""
+    return (yield Script(name, text, keys, args))
+
+
 def done(value: T) -> Flow[T]:
     """A flow that has its answer already."""
     return value
@@ -283,38 +301,68 @@ def not_an_effect(thing: object) -> TypeError:
 # --- the two small drivers of the skins for use outside flows --------------------------------------------
 
 
-def drive(flow: Flow[T], *, sleep: Callable[[float], object] = time.sleep) -> T:
-    """Run a flow that only pauses and emits, blocking. For the skins; agents use a door."""
+def drive(
+    flow: Flow[T],
+    *,
+    sleep: Callable[[float], object] = time.sleep,
+    run: Callable[[Script], object] | None = None,
+    tell: Callable[[Event], object] | None = None,
+) -> T:
+    """Run a flow that only pauses, emits and runs scripts, blocking. For the skins; agents use a door."""
+    step: Callable[[Any], Effect] = flow.send
+    value: Any = None
     try:
-        effect = next(flow)
         while True:
+            effect = step(value)
+            value, step = None, flow.send
             if isinstance(effect, Pause):
                 sleep(effect.s)
+            elif isinstance(effect, Script) and run is not None:
+                try:
+                    value = run(effect)
+                except Exception as error:  # the flow decides what it means
+                    value, step = error, flow.throw
             elif not isinstance(effect, Emit):
                 raise not_an_effect(effect)
-            effect = flow.send(None)
+            elif tell is not None:
+                tell(effect.event)
     except StopIteration as end:
-        value: T = end.value
-        return value
+        result: T = end.value
+        return result
     finally:
         flow.close()
 
 
-async def drive_async(flow: Flow[T], *, sleep: Callable[[float], Awaitable[object]] | None = None) -> T:
+async def drive_async(
+    flow: Flow[T],
+    *,
+    sleep: Callable[[float], Awaitable[object]] | None = None,
+    run: Callable[[Script], Awaitable[object]] | None = None,
+    tell: Callable[[Event], object] | None = None,
+) -> T:
     """The same on asyncio."""
     import asyncio  # 47 ms of import that plain users of the rules don't owe
 
     rest = sleep or asyncio.sleep
+    step: Callable[[Any], Effect] = flow.send
+    value: Any = None
     try:
-        effect = next(flow)
         while True:
+            effect = step(value)
+            value, step = None, flow.send
             if isinstance(effect, Pause):
                 await rest(effect.s)
+            elif isinstance(effect, Script) and run is not None:
+                try:
+                    value = await run(effect)
+                except Exception as error:  # the flow decides what it means
+                    value, step = error, flow.throw
             elif not isinstance(effect, Emit):
                 raise not_an_effect(effect)
-            effect = flow.send(None)
+            elif tell is not None:
+                tell(effect.event)
     except StopIteration as end:
-        value: T = end.value
-        return value
+        result: T = end.value
+        return result
     finally:
         flow.close()

@@ -20,18 +20,23 @@ A server that asked for a pause (429) is given it also by calls that come later:
 where that fits and nobody else is ready, and are turned away otherwise.
 
 Whatever is held is given back by plain calls in a `finally`, since a flow that is cancelled
-may not yield any more. What this file deliberately does not do: decide what comes next in a
-chain, know what an attempt does, share anything between processes.
+may not yield any more. A breaker and a limiter may be shared with other processes through Redis
+(`circuit_breaker_redis.py`): then a decision that needs Redis is a flow, and a local one stays the
+plain call it is.
+
+What this file deliberately does not do: decide what comes next in a chain, know what an attempt does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from bulkhead import Bulkhead, Place
 from circuit_breaker import BreakerPolicy, BreakerSnapshot, CircuitBreaker, Permit, State
+from circuit_breaker_redis import SharedBreaker, SharedPermit
 from deadline import OUTER_GRACE_S, START_S_MIN, Deadline
 from errors import (
     VERDICTS,
@@ -49,10 +54,21 @@ from errors import (
     outcome_of,
     reason_of,
 )
-from events import AttemptFailed, AttemptStarted, AttemptSucceeded, CallRejected, FaultInjected, LimiterWaited, Scope
+from events import (
+    AttemptFailed,
+    AttemptStarted,
+    AttemptSucceeded,
+    CallRejected,
+    Event,
+    FaultInjected,
+    LimiterWaited,
+    Scope,
+)
 from faults import Fault, FaultPlan
 from flow import Attempt, Emit, Flow, Pause, within
 from rate_limiter import LimiterPolicy, TokenBucket
+from rate_limiter_redis import SharedBucket
+from redis_link import RedisLink
 from retry import RetryPolicy, RetryQuota, retrying
 from safe_text import one_line
 
@@ -118,17 +134,16 @@ class _Held:
     """What one try holds until it ends."""
 
     place: Place | None = None
-    token: tuple[TokenBucket, float] | None = None
-    permit: Permit | None = None
+    unbook: Callable[[], None] | None = None
+    permit: Permit | SharedPermit | None = None
 
     def give_back(self) -> None:
         """Give back what is not spent or settled. Any number of times."""
         if self.permit is not None:
             self.permit.release()
-        if self.token is not None:
-            bucket, due_s = self.token
-            bucket.give_back(due_s)
-            self.token = None
+        if self.unbook is not None:
+            self.unbook()
+            self.unbook = None
         if self.place is not None:
             self.place.leave()
 
@@ -146,13 +161,13 @@ class Guard:
     """
 
     name: str
-    breaker: CircuitBreaker
+    breaker: CircuitBreaker | SharedBreaker
     bulkhead: Bulkhead
     retry: RetryPolicy
     quota: RetryQuota
     now: Callable[[], float]
     draw: Callable[[], float]
-    limiter: TokenBucket | None = None
+    limiter: TokenBucket | SharedBucket | None = None
 
     def is_ready(self) -> bool:
         """Whether asking now could help: the breaker lets a call through and no pause is due."""
@@ -209,7 +224,7 @@ class Guard:
             yield from self._entering(held, call)
             given_s, due_s = call.limit_s(self.now(), call.has_next or number <= retries)
             permit = yield from self._permit(held, given_s)
-            held.token = None  # from here on it is spent
+            held.unbook = None  # from here on it is spent
             call.tries += 1
             most = 1 + self.retry.retries_for("server_error", call.has_next)
             yield Emit(AttemptStarted(self.name, number, max(number, most)))
@@ -218,7 +233,7 @@ class Guard:
             except Exception as error:  # reported to the breaker, then on its way
                 yield from self._telling(error, call.failed(error, given_s, due_s), number, permit)
                 raise
-            turned = permit.settle(Outcome.SUCCESS)
+            turned = yield from _settling(permit, Outcome.SUCCESS)
             yield Emit(AttemptSucceeded(self.name, number))
             if turned is not None:
                 yield Emit(turned)
@@ -256,8 +271,7 @@ class Guard:
     def _taking_token(self, held: _Held, deadline: Deadline) -> Flow[None]:
         if self.limiter is None:
             return
-        due_s, wait_s = self.limiter.book(self.name)
-        held.token = (self.limiter, due_s)
+        held.unbook, wait_s = yield from _booking(self.limiter, self.name)
         if wait_s > 0:
             if not deadline.fits(self.now(), wait_s):
                 said = f"{self.name} is not asked: its rate limit has no token in time"
@@ -265,9 +279,9 @@ class Guard:
             yield Emit(LimiterWaited(self.name, wait_s))
             yield Pause(wait_s)
 
-    def _permit(self, held: _Held, given_s: float) -> Flow[Permit]:
+    def _permit(self, held: _Held, given_s: float) -> Flow[Permit | SharedPermit]:
         try:
-            held.permit = permit = self.breaker.acquire(given_s + LEASE_GRACE_S)
+            held.permit = permit = yield from _acquiring(self.breaker, given_s + LEASE_GRACE_S)
         except CircuitOpen as rejected:
             held.give_back()
             yield Emit(_call_rejected(self.name, rejected))
@@ -276,11 +290,11 @@ class Guard:
             yield Emit(permit.event)
         return permit
 
-    def _telling(self, error: Exception, outcome: Outcome, number: int, permit: Permit) -> Flow[None]:
+    def _telling(self, error: Exception, outcome: Outcome, number: int, permit: Permit | SharedPermit) -> Flow[None]:
         """Report a failed attempt: to the breaker first, then to everybody."""
         if isinstance(error, AgentError) and not error.dependency:
             error.dependency = self.name
-        turned = permit.settle(outcome, getattr(error, "retry_after_s", None))
+        turned = yield from _settling(permit, outcome, getattr(error, "retry_after_s", None))
         yield Emit(
             AttemptFailed(
                 self.name, number, reason_of(error), classify_error(error).value, outcome.value, str(error),
@@ -299,6 +313,29 @@ class Guard:
         return wait_s if wait_s > _SOON_S else 0.0
 
 
+def _acquiring(breaker: CircuitBreaker | SharedBreaker, lease_s: float) -> Flow[Permit | SharedPermit]:
+    if isinstance(breaker, SharedBreaker):
+        return (yield from breaker.acquiring(lease_s))
+    return breaker.acquire(lease_s)
+
+
+def _settling(
+    permit: Permit | SharedPermit, outcome: Outcome, retry_after_s: float | None = None
+) -> Flow[Event | None]:
+    if isinstance(permit, SharedPermit):
+        return (yield from permit.settling(outcome, retry_after_s))
+    return permit.settle(outcome, retry_after_s)
+
+
+def _booking(limiter: TokenBucket | SharedBucket, name: str) -> Flow[tuple[Callable[[], None], float]]:
+    """Book a token: how to give it back, and the seconds until it is due."""
+    if isinstance(limiter, SharedBucket):
+        booked = yield from limiter.booking(name)
+        return partial(limiter.give_back, booked), booked.wait_s
+    due_s, wait_s = limiter.book(name)
+    return partial(limiter.give_back, due_s), wait_s
+
+
 def _call_rejected(name: str, rejected: Rejected) -> CallRejected:
     by = {CircuitOpen: "circuit_breaker", BulkheadFull: "bulkhead"}.get(type(rejected), "rate_limiter")
     return CallRejected(name, by, rejected.retry_after_s)
@@ -314,6 +351,7 @@ class Guards:
         breaker: for all but those under `breakers`, by longest dotted prefix (`web_search`, `model.anthropic`).
         limiters: by longest dotted prefix; without an entry there is no limit.
         places: of each bulkhead.
+        redis: with it breakers and limiters are shared with the other processes that ask the same Redis.
     """
 
     def __init__(
@@ -326,8 +364,9 @@ class Guards:
         breakers: Mapping[str, BreakerPolicy] | None = None,
         limiters: Mapping[str, LimiterPolicy] | None = None,
         places: int = 16,
+        redis: RedisLink | None = None,
     ) -> None:
-        self._now, self._draws, self._places = now, draws, places
+        self._now, self._draws, self._places, self._redis = now, draws, places, redis
         self._retry, self._breaker = retry or RetryPolicy(), breaker or BreakerPolicy()
         self._breakers, self._limiters = dict(breakers or {}), dict(limiters or {})
         self._guards: dict[str, Guard] = {}
@@ -342,20 +381,32 @@ class Guards:
 
     def snapshots(self) -> tuple[BreakerSnapshot, ...]:
         """How the breakers of all dependencies asked so far stand, by name."""
-        return tuple(guard.breaker.snapshot() for _, guard in sorted(self._guards.copy().items()))
+        own = (self._redis.snapshot(),) if self._redis is not None else ()
+        return *(guard.breaker.snapshot() for _, guard in sorted(self._guards.copy().items())), *own
 
     def _made(self, name: str) -> Guard:
-        limit = _longest(self._limiters, name)
         return Guard(
             name=name,
-            breaker=CircuitBreaker(name, _longest(self._breakers, name) or self._breaker, now=self._now),
+            breaker=self._made_breaker(name, _longest(self._breakers, name) or self._breaker),
             bulkhead=Bulkhead(name, self._places),
             retry=self._retry,
             quota=RetryQuota(now=self._now),
             now=self._now,
             draw=self._draws(name),
-            limiter=TokenBucket(limit, name=name, now=self._now) if limit and limit.per_minute else None,
+            limiter=self._made_limiter(name, _longest(self._limiters, name)),
         )
+
+    def _made_breaker(self, name: str, policy: BreakerPolicy) -> CircuitBreaker | SharedBreaker:
+        if self._redis is not None:
+            return SharedBreaker(name, policy, link=self._redis, now=self._now)
+        return CircuitBreaker(name, policy, now=self._now)
+
+    def _made_limiter(self, name: str, limit: LimiterPolicy | None) -> TokenBucket | SharedBucket | None:
+        if limit is None or not limit.per_minute:
+            return None
+        if self._redis is not None:
+            return SharedBucket(name, limit, link=self._redis, now=self._now)
+        return TokenBucket(limit, name=name, now=self._now)
 
 
 def _longest(by_prefix: Mapping[str, T], name: str) -> T | None:

@@ -32,16 +32,20 @@ from errors import ConfigurationError
 from events import AttemptStarted, FaultsChanged, Listener, Stamped
 from faults import FaultPlan, parse_fault
 from fetch import FetchAsync, FetchBlocking
-from flow import Effect, Fetch, Flow, RunTools, emit
+from flow import Effect, Fetch, Flow, RunTools, Script, emit
 from guard import Guards
 from messages import NO_USAGE, Reply, Usage
 from models.chain import PRACTICE, Converse, Link, asking, parse_chain
 from models.claude import ClaudeAsync, ClaudeBlocking
+from models.gemini import GeminiAsync, GeminiBlocking
+from models.providers import ModelsAsync, ModelsBlocking
 from oversight.approvals import Answer as Approval
 from oversight.approvals import ApproveMode, AskHuman
 from rate_limiter import LimiterPolicy
+from redis_link import RedisLink
 from retry import RetryPolicy
 from safe_text import one_line
+from stores.redis_scripts import RedisScripts
 from stores.traces import TraceStore
 from telemetry.counting import Meter
 from telemetry.logs import LogListener
@@ -120,7 +124,8 @@ class Agent:
         self.links = (PRACTICE,) if offline else usable_links(settings)
         self.seed = seed if seed is not None else secrets.randbits(32)
         self.plan = FaultPlan((), self.seed)
-        self.guards = _guards(settings, self.seed)
+        self.redis = RedisScripts.from_url(settings.redis_url, self.plan) if settings.redis_url else None
+        self.guards = _guards(settings, self.seed, self.redis)
         self.toolbox = Toolbox(self._tools())
         self.known_fault_targets = self._fault_targets()
         _check_breakers(settings, [*self.known_fault_targets, "model"])
@@ -233,8 +238,14 @@ class Agent:
         return {
             "base_url": settings.anthropic_base_url,
             "seed": self.seed,
-            "belt_s": settings.total_timeout_s + 5.0,
+            "belt_s": self._belt_s(),
         }
+
+    def _gemini(self) -> dict[str, Any]:
+        return {"base_url": self.settings.gemini_base_url, "belt_s": self._belt_s()}
+
+    def _belt_s(self) -> float:
+        return self.settings.total_timeout_s + 5.0
 
 
 class AsyncAgent(Agent):
@@ -242,13 +253,18 @@ class AsyncAgent(Agent):
 
     def __init__(self, settings: Settings, ask_human: Callable[..., Any] | None = None, **parts: Any) -> None:
         super().__init__(settings, **parts)
-        self._models = ClaudeAsync(settings.anthropic_api_key, self.plan, **self._claude())
+        self._models = ModelsAsync(
+            ClaudeAsync(settings.anthropic_api_key, self.plan, **self._claude()),
+            GeminiAsync(settings.gemini_api_key, self.plan, **self._gemini()),
+        )
         performers: dict[type[Effect], Callable[..., Any]] = {
             Converse: self._models,
             Fetch: FetchAsync(_services(settings)),
             AskHuman: ask_human or _nobody_async,
             Checkpoint: _keep_async,
         }
+        if self.redis is not None:
+            performers[Script] = self.redis.perform_async
         self.door = AsyncDoor(performers, self._flows(), self.listeners)
         self._task: asyncio.Task[TurnReport] | None = None
 
@@ -285,6 +301,8 @@ class AsyncAgent(Agent):
     async def aclose(self) -> None:
         """Close connections and write what is left of the traces."""
         await self._models.aclose()
+        if self.redis is not None:
+            await self.redis.aclose()
         self._close()
 
 
@@ -293,13 +311,18 @@ class BlockingAgent(Agent):
 
     def __init__(self, settings: Settings, ask_human: Callable[..., Any] | None = None, **parts: Any) -> None:
         super().__init__(settings, **parts)
-        self._models = ClaudeBlocking(settings.anthropic_api_key, self.plan, **self._claude())
+        self._models = ModelsBlocking(
+            ClaudeBlocking(settings.anthropic_api_key, self.plan, **self._claude()),
+            GeminiBlocking(settings.gemini_api_key, self.plan, **self._gemini()),
+        )
         performers: dict[type[Effect], Callable[..., Any]] = {
             Converse: self._models,
             Fetch: FetchBlocking(_services(settings)),
             AskHuman: ask_human or (lambda effect, branch: Approval.NOBODY),
             Checkpoint: lambda effect, branch: None,
         }
+        if self.redis is not None:
+            performers[Script] = self.redis.perform
         self.door = BlockingDoor(performers, self._flows(), self.listeners)
 
     def ask(self, question: str) -> Answer:
@@ -325,6 +348,8 @@ class BlockingAgent(Agent):
     def close(self) -> None:
         """Close connections and write what is left of the traces."""
         self._models.close()
+        if self.redis is not None:
+            self.redis.close()
         self._close()
 
 
@@ -346,11 +371,15 @@ def usable_links(settings: Settings) -> tuple[Link, ...]:
     links = parse_chain(settings.model_chain)
     usable = tuple(link for link in links if settings.has_key_for(link.name))
     if not usable:
+        missing = list(dict.fromkeys(_KEYS[link.provider] for link in links))
         raise ConfigurationError(
-            "no model can be asked: ANTHROPIC_API_KEY is not set",
-            what_now="Set ANTHROPIC_API_KEY (a .env file will do), or add --offline to use the practice model.",
+            f"no model can be asked: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
+            what_now=f"Set {' or '.join(missing)} (a .env file will do), or add --offline to use the practice model.",
         )
     return usable
+
+
+_KEYS = {"anthropic": "ANTHROPIC_API_KEY", "google": "GEMINI_API_KEY"}
 
 
 def _search_providers(settings: Settings) -> list[Any]:
@@ -388,7 +417,7 @@ def _check_breakers(settings: Settings, known: Sequence[str]) -> None:
             )
 
 
-def _guards(settings: Settings, seed: int) -> Guards:
+def _guards(settings: Settings, seed: int, redis: RedisScripts | None) -> Guards:
     policy = BreakerPolicy(
         failure_threshold=settings.breaker_failure_threshold,
         open_s=settings.breaker_recovery_timeout_s,
@@ -406,4 +435,5 @@ def _guards(settings: Settings, seed: int) -> Guards:
         breaker=policy,
         breakers=own,
         limiters={"model": limit},
+        redis=RedisLink(redis.identity) if redis is not None else None,
     )

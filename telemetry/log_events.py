@@ -115,6 +115,8 @@ ROWS: dict[type[Event], Row] = {
     e.CircuitOpened: Row(_WARNING, "a dependency is left in peace for a while", ("dependency", "failures", "open_s")),
     e.CircuitHalfOpened: Row(_INFO, "one probe is let through", ("dependency",)),
     e.CircuitClosed: Row(_INFO, "a dependency is healthy again", ("dependency",)),
+    e.RedisUnavailable: Row(_WARNING, "breakers and limits are this process's own for now", ("why",)),
+    e.RedisBack: Row(_INFO, "breakers and limits are shared with other processes again", ()),
     e.FellBack: Row(_WARNING, "the next in the chain is asked instead", ("source", "to", "reason", "message")),
     e.ModelAnswered: Row(
         _INFO,

@@ -16,7 +16,12 @@ ROOT = Path(__file__).parent.parent
 # a room may import rooms further left. Rooms in one set don't import each other.
 FLOORS: list[list[set[str]]] = [
     [{"skins"}, {"version"}, {"safe_text"}, {"errors"}, {"messages"}, {"deadline"}, {"events"}, {"flow"}],
-    [{"breaker_policy"}, {"retry", "circuit_breaker", "rate_limiter", "bulkhead", "fallback", "faults"}],
+    [
+        {"breaker_policy"},
+        {"retry", "circuit_breaker", "rate_limiter", "bulkhead", "fallback", "faults"},
+        {"redis_link", "circuit_breaker_script"},
+        {"circuit_breaker_redis", "rate_limiter_redis"},
+    ],
     [{"guard"}, {"guard_function"}],
     [{"oversight"}, {"tool_schema", "tool_function"}, {"tools"}, {"core"}],
     [{"platform_edges"}, {"stores", "disk"}, {"doors", "models", "toolbox", "telemetry", "fetch"}],
@@ -72,7 +77,8 @@ def test_imports_point_strictly_down(path: Path) -> None:
 
 BANNED_BELOW_FLOOR_4 = {"time", "random", "os", "socket", "subprocess", "httpx2", "anthropic", "asyncio", "secrets"}
 # The skins for use outside flows may default to the real clock, and `flow.py` holds their two drivers.
-SKINS = {"circuit_breaker", "rate_limiter", "bulkhead", "retry", "fallback", "flow", "guard_function"}
+SKINS = {"circuit_breaker_redis", "rate_limiter_redis", "redis_link"}
+SKINS |= {"circuit_breaker", "rate_limiter", "bulkhead", "retry", "fallback", "flow", "guard_function"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

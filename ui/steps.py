@@ -35,6 +35,8 @@ from events import (
     LimiterWaited,
     ModelAnswered,
     NoticeGiven,
+    RedisBack,
+    RedisUnavailable,
     RetryRefused,
     RetryScheduled,
     Stamped,
@@ -188,6 +190,13 @@ class Steps:
     def _CircuitClosed(self, event: CircuitClosed, stamped: Stamped) -> Line:
         self._breakers.pop(spoken(event.dependency), None)
         return Line(f"✓ {spoken(event.dependency)}: works again, circuit closed", "good")
+
+    def _RedisUnavailable(self, event: RedisUnavailable, stamped: Stamped) -> Line:
+        words = f"redis: {one_line(event.why)}; breakers and limits are not shared until it is back"
+        return Line(f"! {words}", "warn", warning=True)
+
+    def _RedisBack(self, event: RedisBack, stamped: Stamped) -> Line:
+        return Line("✓ redis: works again, breakers and limits are shared", "good")
 
     def _FellBack(self, event: FellBack, stamped: Stamped) -> Line:
         source, why = spoken(event.source), one_line(event.message or event.reason)
