@@ -370,6 +370,39 @@ def test_silence_ends_an_attempt_and_hearing_something_restarts_it() -> None:
     assert caught.value.silent
 
 
+def test_silence_counts_from_what_was_heard_last() -> None:
+    heard_s = [0.0]
+
+    async def stops(effect: Any, branch: Any) -> None:
+        for _ in range(4):
+            await asyncio.sleep(0.03)
+            branch.heard()
+        heard_s[0] = time.monotonic()
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        await AsyncDoor({Fetch: stops}).run(attempt(fetch(HttpRequest("GET", "http://x/")), 60, silence_s=0.1))
+
+    with pytest.raises(AttemptTimedOut) as caught:
+        asyncio.run(run())
+    silent_s = time.monotonic() - heard_s[0]
+    assert (caught.value.limit_s, caught.value.silent) == (0.1, True)
+    assert 0.09 < silent_s < 10
+
+
+def test_a_silence_longer_than_the_attempt_is_no_silence() -> None:
+    async def mute(effect: Any, branch: Any) -> None:
+        branch.heard()
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        await AsyncDoor({Fetch: mute}).run(attempt(fetch(HttpRequest("GET", "http://x/")), 0.05, silence_s=0.05))
+
+    with pytest.raises(AttemptTimedOut) as caught:
+        asyncio.run(run())
+    assert not caught.value.silent
+
+
 def test_silence_in_the_blocking_door() -> None:
     def drip(effect: Any, branch: Any) -> str:
         for _ in range(6):
