@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 import circuit_breaker
-from circuit_breaker import BreakerPolicy, CircuitBreaker, Permit
+from circuit_breaker import BreakerPolicy, CircuitBreaker, CountWindow, Permit
 from errors import CircuitOpen, Outcome
 from events import CircuitOpened, Event
 from tests.support_rules import Clock, run_together
@@ -35,6 +35,9 @@ class Model:
         self.probes: dict[Any, float] = {}
         self.announced = False
         self.generation_of: dict[Any, int] = {}
+        self.began_s: dict[Any, float] = {}
+        self.last: list[tuple[bool, bool]] = []  # of each call since the circuit closed: failed, slow
+        self.reopened = 0
 
     def state(self, now_s: float) -> str:
         return "closed" if self.closed else "open" if now_s < self.open_until_s else "half_open"
@@ -47,6 +50,7 @@ class Model:
         if not self.would_admit(now_s):
             return "refused"
         self.generation_of[token] = self.generation
+        self.began_s[token] = now_s
         if self.closed:
             return "admitted"
         self.probes = {probe: end_s for probe, end_s in self.probes.items() if end_s > now_s}
@@ -59,24 +63,51 @@ class Model:
             return None
         if not self.closed and self.probes.pop(token, None) is None:
             return None
-        if outcome is FAILURE:
-            self.row += 1
-            if not self.closed or self.row >= self.policy.failure_threshold:
-                self.change(closed=False, row=self.row)
-                self.open_until_s = now_s + max(self.policy.open_s, min(asked_s, 300.0))
-                return "CircuitOpened"
-        if outcome is SUCCESS and self.closed:
-            self.row = 0
-        elif outcome is SUCCESS:
+        if outcome not in (SUCCESS, FAILURE):
+            return None
+        window, failed = self.policy.window, outcome is FAILURE
+        slow = window is not None and now_s - self.began_s[token] >= window.slow_s
+        if not self.closed and (failed or slow):
+            return self.reopen(now_s, asked_s, row=self.row + failed, reopened=self.reopened + 1)
+        if not self.closed:
             self.successes += 1
-            if self.successes == self.policy.success_threshold:
-                self.change(closed=True, row=0)
-                return "CircuitClosed"
+            return self.change(closed=True, row=0) if self.successes == self.policy.success_threshold else None
+        self.row = self.row + 1 if failed else 0
+        self.last.append((failed, slow))
+        if self.is_too_much():
+            return self.reopen(now_s, asked_s, row=self.row, reopened=0)
         return None
 
-    def change(self, *, closed: bool, row: int) -> None:
+    def is_too_much(self) -> bool:
+        window = self.policy.window
+        if window is None:
+            return self.row >= self.policy.failure_threshold
+        seen = self.last[-window.size :]
+        failures, slow = sum(call[0] for call in seen), sum(call[1] for call in seen)
+        many = len(seen) >= window.calls_min
+        return many and (failures >= window.failure_rate * len(seen) or slow >= window.slow_rate * len(seen))
+
+    def reopen(self, now_s: float, asked_s: float, *, row: int, reopened: int) -> str:
+        self.change(closed=False, row=row)
+        self.reopened = reopened
+        open_s = min(self.policy.open_s * self.policy.open_s_growth**reopened, 300.0)
+        self.open_until_s = now_s + max(open_s, min(asked_s, 300.0))
+        return "CircuitOpened"
+
+    def change(self, *, closed: bool, row: int) -> str:
         self.generation += 1
         self.closed, self.row, self.successes, self.probes, self.announced = closed, row, 0, {}, False
+        self.last, self.reopened = [], 0
+        return "CircuitClosed"
+
+    def turn(self, how: str) -> str | None:
+        """By hand."""
+        was_closed, by_hand = self.closed, not self.closed and self.open_until_s == math.inf
+        if how == "open" and by_hand:
+            return None
+        self.change(closed=how == "close", row=0 if how == "close" else self.row)
+        self.open_until_s = {"open": math.inf, "half_open": -math.inf, "close": 0.0}[how]
+        return {"open": "CircuitOpened", "half_open": None, "close": None if was_closed else "CircuitClosed"}[how]
 
 
 def admitted(breaker: CircuitBreaker, lease_s: float | None = None) -> Permit | None:
@@ -92,6 +123,13 @@ def answer_of(permit: Permit | None) -> str:
 
 def name_of(event: Event | None) -> str | None:
     return type(event).__name__ if event is not None else None
+
+
+WINDOWS = [
+    None,
+    CountWindow(size=3, calls_min=2, failure_rate=0.5),
+    CountWindow(size=4, calls_min=4, failure_rate=0.75, slow_rate=0.5, slow_s=4.0),
+]
 
 
 class BreakerAgainstModel(RuleBasedStateMachine):
@@ -113,11 +151,18 @@ class BreakerAgainstModel(RuleBasedStateMachine):
         successes=st.integers(1, 3),
         probes=st.integers(1, 3),
         open_s=st.sampled_from([0.0, 10.0]),
+        growth=st.sampled_from([1.0, 2.0]),
+        window=st.sampled_from(WINDOWS),
     )
-    def begin_anew(self, failures: int, successes: int, probes: int, open_s: float) -> None:
+    def begin_anew(
+        self, failures: int, successes: int, probes: int, open_s: float, growth: float, window: CountWindow | None
+    ) -> None:
         self.set_up(
-            BreakerPolicy(failure_threshold=failures, success_threshold=successes, max_probes=probes, open_s=open_s)
-        )
+            BreakerPolicy(
+                failure_threshold=failures, success_threshold=successes, max_probes=probes, open_s=open_s,
+                open_s_growth=growth, window=window,
+            )
+        )  # fmt: skip
 
     @rule(target=permits, lease_s=st.sampled_from([1.0, 5.0, 100.0]))
     def acquire(self, lease_s: float) -> tuple[CircuitBreaker, Permit | None]:
@@ -141,6 +186,10 @@ class BreakerAgainstModel(RuleBasedStateMachine):
         if twice:
             assert permit.settle(FAILURE) is None
 
+    @rule(how=st.sampled_from(["open", "half_open", "close"]))
+    def turn(self, how: str) -> None:
+        assert name_of(getattr(self.breaker, how)()) == self.model.turn(how)
+
     @rule(s=st.sampled_from([0.0, 1.0, 4.0, 10.0, 300.0]))
     def wait(self, s: float) -> None:
         self.clock.now_s += s
@@ -151,6 +200,9 @@ class BreakerAgainstModel(RuleBasedStateMachine):
         assert self.breaker.state == self.model.state(now_s)
         shot = self.breaker.snapshot()
         assert shot.failures_in_a_row == self.model.row
+        if shot.window is not None and self.breaker.policy.window is not None:
+            seen = self.model.last[-self.breaker.policy.window.size :]
+            assert shot.window == (len(seen), sum(call[0] for call in seen), sum(call[1] for call in seen))
         assert (shot.retry_after_s == 0) == self.model.would_admit(now_s)
         try:
             self.breaker.peek()
@@ -220,7 +272,7 @@ class Operation:
     began: int
     ended: int
     token: Any
-    outcome: Outcome | None  # None: acquire
+    outcome: Outcome | str | None  # None: acquire; a word: a turn by hand
     result: Any
 
 
@@ -234,8 +286,11 @@ def linearizable(history: list[Operation], model: Model) -> bool:
             continue  # another one ended before this began, so it must come first
         after = copy.copy(model)
         after.probes, after.generation_of = dict(model.probes), dict(model.generation_of)
-        if operation.outcome is None:
-            said: Any = after.acquire(operation.token, 0.0, math.inf)
+        after.began_s, after.last = dict(model.began_s), list(model.last)
+        if isinstance(operation.outcome, str):
+            said: Any = after.turn(operation.outcome)
+        elif operation.outcome is None:
+            said = after.acquire(operation.token, 0.0, math.inf)
         else:
             said = after.settle(operation.token, operation.outcome, 0.0)
         rest = [other for other in history if other is not operation]
@@ -244,9 +299,17 @@ def linearizable(history: list[Operation], model: Model) -> bool:
     return False
 
 
-def test_every_history_of_threads_is_linearizable() -> None:
+@pytest.mark.parametrize(
+    ("policy", "rounds"),
+    [
+        (BreakerPolicy(failure_threshold=2, open_s=0.0), 300),
+        (BreakerPolicy(open_s=0.0, window=CountWindow(size=3, calls_min=2)), 150),
+        (BreakerPolicy(open_s=0.0, max_probes=2, success_threshold=2, window=CountWindow(size=2, calls_min=1)), 150),
+    ],
+    ids=["row", "window", "window and two probes"],
+)
+def test_every_history_of_threads_is_linearizable(policy: BreakerPolicy, rounds: int) -> None:
     """With an open time of 0 the circuit passes through all its states within a few operations."""
-    policy = BreakerPolicy(failure_threshold=2, open_s=0.0, max_probes=1, success_threshold=1)
     tick, lock = itertools.count(), threading.Lock()
     history: list[Operation] = []
     breakers = [CircuitBreaker("it", policy, now=Clock(0.0))]
@@ -255,6 +318,11 @@ def test_every_history_of_threads_is_linearizable() -> None:
     def act(thread: int, number: int) -> None:
         breaker, chance, mine = breakers[0], random.Random(f"{number}/{thread}"), []
         for step in range(3):
+            if chance.random() < 0.1:
+                how = chance.choice(["open", "half_open", "close"])
+                began = next(tick)
+                event = getattr(breaker, how)()
+                mine.append(Operation(began, next(tick), None, how, name_of(event)))
             token = (thread, step)
             began = next(tick)
             permit = admitted(breaker, math.inf)
@@ -274,8 +342,8 @@ def test_every_history_of_threads_is_linearizable() -> None:
         history.clear()
         breakers[0] = CircuitBreaker("it", policy, now=Clock(0.0))
 
-    run_together(circuit_breaker, rounds=300, threads=3, act=act, between=between, chance=0.1)
-    assert len(checked) == 300
+    run_together(circuit_breaker, rounds=rounds, threads=3, act=act, between=between, chance=0.1)
+    assert len(checked) == rounds
 
 
 def test_the_checker_of_histories_can_say_no() -> None:
