@@ -24,9 +24,10 @@ LIVE = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 HALF = b"GET /health/live HTTP/1.1\r\nHost: 127.0"
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Running]:
-    with running(Settings(state_dir=tmp_path / "state", notes_dir=tmp_path / "notes")) as one:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One for all: whatever a test does to it, the next one must find it well."""
+    with running(Settings(state_dir=tmp_path_factory.mktemp("state"))) as one:
         yield one
 
 
