@@ -294,10 +294,17 @@ def reason_of(error: BaseException) -> str:
     """The key of `VERDICTS` that fits an exception."""
     if isinstance(error, AgentError):
         return error.reason
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int):
+    status = _status_of(error)
+    if status is not None:
         return reason_of_response(status, _text(error, "type"), _text(error, "error_code"), str(error))
     return _reason_of_class(error)
+
+
+def _status_of(error: BaseException) -> int | None:
+    """The HTTP status an exception stands for: its own, or that of the answer it carries (`raise_for_status`)."""
+    holders = ((error, "status_code"), (getattr(error, "response", None), "status_code"), (error, "status"))
+    found = (getattr(holder, name, None) for holder, name in holders)
+    return next((status for status in found if isinstance(status, int)), None)
 
 
 def reason_of_response(status: int, error_type: str = "", error_code: str = "", message: str = "") -> str:
@@ -341,13 +348,10 @@ def _reason_of_class(error: BaseException) -> str:
         if module in _CLIENTS and name in _BY_CLASS:
             inner = error.__cause__
             if name == "APIConnectionError" and inner is not None and not isinstance(inner, AgentError):
-                return _reason_of_class(inner) if _is_known(inner) else "connection"
+                is_known = isinstance(inner, OSError) or type(inner).__module__.partition(".")[0] in _CLIENTS
+                return _reason_of_class(inner) if is_known else "connection"
             return inner.reason if isinstance(inner, AgentError) else _BY_CLASS[name]
     return _reason_of_builtin(error)
-
-
-def _is_known(error: BaseException) -> bool:
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENTS
 
 
 def _reason_of_builtin(error: BaseException) -> str:
@@ -433,9 +437,7 @@ def translate(error: BaseException, dependency: str, wall_s: float) -> AgentErro
         return error
     response = getattr(error, "response", None)
     headers: Any = getattr(response, "headers", None) or {}
-    status = getattr(error, "status_code", None)
-    status = status if isinstance(status, int) else None
-    reason = reason_of(error)
+    status, reason = _status_of(error), reason_of(error)
     return AgentError(
         describe(reason, words_of(error), status),
         reason=reason,
@@ -450,7 +452,7 @@ def translate(error: BaseException, dependency: str, wall_s: float) -> AgentErro
 
 def words_of(error: BaseException) -> str:
     """What an exception says, raw. Broken connections of asyncio say nothing: then it is the first cause that does."""
-    is_answer = isinstance(getattr(error, "status_code", None), int)
+    is_answer = _status_of(error) is not None
     causes = [error] if is_answer else _causes(error)
     words = (_text(cause, "api_message") or _text(cause, "message") or str(cause) for cause in causes)
     said = filter(None, (_BOILERPLATE.sub("", word) for word in words))
@@ -470,9 +472,7 @@ WHAT_NOW = {
     "unknown_host": "Check the base URL and the name server.",
     "redirect": "Check the base URL: the server answers with a redirect, which is not followed.",
     "connection": "Check the network connection, then ask again.",
-    "timeout": "Ask again in a moment.",
-    "server_error": "Ask again in a moment.",
-    "overloaded": "Ask again in a moment.",
+    **dict.fromkeys(("timeout", "server_error", "overloaded"), "Ask again in a moment."),
     "rate_limit": "Wait a moment, or lower the rate of questions.",
     "protocol": "Ask again; if it stays, check the base URL and what stands between here and the API.",
     "bad_request": "Look at the trace for the shape of the request, or start anew.",

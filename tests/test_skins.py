@@ -8,13 +8,14 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, assert_type
 
+import httpx2
 import pytest
 
 from bulkhead import Bulkhead
-from circuit_breaker import CircuitBreaker
+from circuit_breaker import BreakerPolicy, CircuitBreaker, State
 from fallback import fallback
 from rate_limiter import TokenBucket
-from retry import retry
+from retry import RetryPolicy, retry
 from skins import is_async
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -154,3 +155,40 @@ def test_what_is_no_exception_type_is_refused_before_the_first_failure(rule: Any
 def test_the_class_in_place_of_an_object_is_refused(kind: Any) -> None:
     with pytest.raises(TypeError, match="make one, then decorate with it"):
         kind(int)
+
+
+class Refused(Exception):
+    """What urllib and aiohttp raise: the status is their own."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def answered(status: int) -> Exception:
+    """What httpx2 and requests raise: the status is that of the answer they carry."""
+    response = httpx2.Response(status, request=httpx2.Request("GET", "http://x"))
+    with pytest.raises(httpx2.HTTPStatusError) as caught:
+        response.raise_for_status()
+    return caught.value
+
+
+@pytest.mark.parametrize("error_of", [answered, Refused])
+@pytest.mark.parametrize(
+    ("status", "tries", "opens"), [(404, 1, False), (400, 1, False), (429, 3, False), (503, 3, True)]
+)
+def test_the_status_that_a_client_raises_decides(
+    error_of: Callable[[int], Exception], status: int, tries: int, opens: bool
+) -> None:
+    error, breaker, calls = error_of(status), CircuitBreaker(policy=BreakerPolicy(failure_threshold=3)), []
+
+    def ask() -> None:
+        calls.append(1)
+        raise error
+
+    for _ in range(3 // tries):
+        with pytest.raises(type(error)) as caught:
+            retry(RetryPolicy(retries=2, throttled_extra=0), sleep=lambda s: None)(breaker(ask))()
+        assert caught.value is error
+    assert len(calls) == 3
+    assert (breaker.state is State.OPEN) is opens
