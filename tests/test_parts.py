@@ -21,7 +21,7 @@ ENTRIES = {
     "rate_limiter": ["rate_limiter"],
     "bulkhead": ["bulkhead"],
     "fallback": ["fallback"],
-    "guard": ["guard", "doors.aio"],
+    "guard_function": ["guard_function"],
 }
 each_part = pytest.mark.parametrize("part", ENTRIES)
 
@@ -170,24 +170,21 @@ except ChainExhausted as error:
 else:
     raise AssertionError("not refused")
 """,
-    "guard": """
+    "guard_function": """
 from errors import CircuitOpen
 from circuit_breaker import BreakerPolicy
 from retry import RetryPolicy
-async def search(words):
-    return words.split()
-assert asyncio.run(guarded(search, "a b")) == ["a", "b"]
-quick = RetryPolicy(retries=1, base_delay_s=0)
-guards = Guards(now=time.monotonic, draws=lambda name: lambda: 0, retry=quick, breaker=BreakerPolicy(2))
+assert asyncio.run(search("a b")) == ["a", "b"]
 calls = []
-async def dead(words):
-    calls.append(words)
+@guarded(guards(retry=RetryPolicy(retries=1, base_delay_s=0), breaker=BreakerPolicy(2))("dead"), timeout_s=5)
+async def dead():
+    calls.append(1)
     raise ConnectionError("down")
 said = []
 for _ in range(2):
     try:
-        asyncio.run(guarded(dead, "a"))
-    except Exception as error:
+        asyncio.run(dead())
+    except (ConnectionError, CircuitOpen) as error:
         said.append(type(error).__name__)
 assert (said, len(calls)) == (["ConnectionError", "CircuitOpen"], 2), (said, calls)
 """,
