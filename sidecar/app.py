@@ -153,6 +153,8 @@ class Sidecar:
             return _later("too many are reading")
         except TimeoutError:
             return _later("the traces cannot be read in time")
+        except (ValueError, RecursionError):
+            return answer({"error": "what is kept there is damaged"}, 503)
         except AgentError as error:
             return answer({"error": one_line(error.message, 400)}, 400 if error.reason == "configuration" else 503)
         if data is None:

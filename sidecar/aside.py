@@ -35,12 +35,13 @@ class Kept(Generic[T]):
 
     async def get(self) -> T:
         """The answer. Raises TimeoutError when there is none in time, and what `ask` raises."""
-        if self._asked is None or self._is_stale(self._asked):
-            self._asked = asyncio.get_running_loop().run_in_executor(THREADS, self._timed)
-        await asyncio.wait({self._asked}, timeout=self._wait_s)
-        if not self._asked.done():
+        asked = self._asked
+        if asked is None or self._is_stale(asked):
+            asked = self._asked = asyncio.get_running_loop().run_in_executor(THREADS, self._timed)
+        await asyncio.wait({asked}, timeout=self._wait_s)
+        if not asked.done():
             raise TimeoutError
-        return self._asked.result()[0]
+        return asked.result()[0]
 
     def _timed(self) -> tuple[T, float]:
         return self._ask(), time.monotonic()

@@ -151,7 +151,8 @@ def listen(host: str, port: int) -> socket.socket:
     """Take the port before anything else is started.
 
     Args:
-        host: an address or name of this machine; `::` listens on all addresses of both kinds.
+        host: an address or name of this machine; `::` listens on all addresses of both kinds, a name on one,
+            IPv4 where it has both.
         port: 0 takes any free one.
 
     Raises:
@@ -160,7 +161,8 @@ def listen(host: str, port: int) -> socket.socket:
     """
     shown = one_line(f"{host}:{port}", 100)
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = min(places, key=lambda place: place[0] != socket.AF_INET)
         both = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
         return socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except (OSError, UnicodeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -193,6 +194,24 @@ def test_a_check_that_hangs_is_a_reason_and_holds_up_nothing_else(
     assert reply.json["reasons"] == ["model_api: cannot be told within 0.2 s"]
 
 
+def test_hundreds_who_wait_for_a_check_that_hangs_do_not_keep_live_waiting(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hang = threading.Event()
+    monkeypatch.setattr(sidecar.checks, "connection_problem", lambda url: "late" if hang.wait(30) else None)
+    try:
+        with running(settings) as server, contextlib.ExitStack() as stack:
+            for _ in range(300):
+                waiting = stack.enter_context(server.connect())
+                waiting.sendall(b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            began_s = time.monotonic()
+            assert server.get("/health/live").status == 200
+            assert time.monotonic() - began_s < 1.0
+            hang.set()
+    finally:
+        hang.set()
+
+
 def test_a_check_that_breaks_is_a_reason(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(url: str) -> str | None:
         raise LookupError("no\x1b[2Jidea")
@@ -274,6 +293,17 @@ def test_a_damaged_trace_is_left_out(server: Running, settings: Settings) -> Non
     connection.close()
     assert [one["id"] for one in server.get("/traces").json["traces"]] == ["good"]
     assert server.get("/traces/bad").status == 404
+
+
+@pytest.mark.parametrize("text", ['{"id": "a", "cost": NaN}', '{"id": "a", "root": ' + "[" * 100_000, b"\xff\xfe"])
+def test_rubbish_in_the_place_of_a_trace_is_said(server: Running, settings: Settings, text: str | bytes) -> None:
+    keep(settings, trace("a"))
+    with sqlite3.connect(settings.state_dir / FILE_NAME) as connection:
+        connection.execute("UPDATE traces SET trace = CAST(? AS TEXT)", (text,))
+    connection.close()
+    assert server.get("/traces/a").status in (404, 503)
+    assert server.get("/traces").status in (200, 503)
+    assert server.get("/health/live").status == 200
 
 
 def test_a_writer_in_the_middle_of_its_work_does_not_keep_readers_waiting(server: Running, settings: Settings) -> None:
