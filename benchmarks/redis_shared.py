@@ -1,13 +1,15 @@
 """What a circuit breaker that processes share in Redis costs each call, closed and well.
 
 A Redis of its own on the loopback, started for the run. The measure is one PING with the
-same client: the price of asking Redis anything at all. Who stays below it does not ask Redis
-for each call, and so counts failures in each process by itself.
+same client: the price of asking Redis anything at all. Who stays below it does not ask Redis for
+each call: ours acts on what it heard up to `FRESH_S` ago, and a row of its own shows what a
+call costs that asks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import socket
 import subprocess
@@ -18,7 +20,9 @@ from importlib import import_module
 from typing import Any
 
 from benchmarks.breakers import FAILURES, OPEN_S, nothing, nothing_async
-from benchmarks.measuring import Contender, Contest, Function, Result, Unavailable, measured
+from benchmarks.measuring import OURS, Contender, Contest, Function, Result, Unavailable, measured
+from circuit_breaker_redis import FRESH_S, SharedBreaker
+from stores.redis_scripts import RedisScripts
 
 START_S = 5.0
 
@@ -76,36 +80,55 @@ async def contests(port: int) -> AsyncIterator[list[Contest]]:
     async with contextlib.AsyncExitStack() as ends:
         plain = ends.enter_context(contextlib.closing(redis.Redis(port=port)))
         loops = await ends.enter_async_context(contextlib.aclosing(redis_asyncio.Redis(port=port)))
-        yield [_plain(plain, ends), _coroutine(loops)]
+        scripts = await ends.enter_async_context(contextlib.aclosing(RedisScripts(f"redis://127.0.0.1:{port}")))
+        yield [_plain(plain, scripts, ends), _coroutine(loops, scripts)]
 
 
-def _plain(client: Any, ends: contextlib.AsyncExitStack) -> Contest:
+def _plain(client: Any, scripts: RedisScripts, ends: contextlib.AsyncExitStack) -> Contest:
     return Contest(
         name="redis-sync",
         title="breaker shared in Redis around a plain function",
         function=nothing,
         is_async=False,
+        aim=1.0,
+        leads=True,
         contenders=[
             Contender("PING", "redis.Redis().ping()", lambda _: client.ping),
+            Contender(OURS, "@SharedBreaker(name, run=RedisScripts(url))", lambda f: _ours(scripts, f)),
             Contender("interlock-cb", "RedisStorage (asks once a second)", lambda f: _interlock(client, ends, f)),
             Contender("nopanic-redis", "@redis_circuit_breaker(client)", lambda f: _nopanic(client, f)),
             Contender("pybreaker", "CircuitRedisStorage", lambda f: _pybreaker(client, f)),
+            Contender(f"{OURS}, asking", "the same, but each call asks Redis", lambda f: _asking(scripts, f)),
         ],
     )
 
 
-def _coroutine(client: Any) -> Contest:
+def _coroutine(client: Any, scripts: RedisScripts) -> Contest:
     return Contest(
         name="redis-async",
         title="breaker shared in Redis around a coroutine function",
         function=nothing_async,
         is_async=True,
+        aim=1.0,
+        leads=True,
         contenders=[
             Contender("PING", "redis.asyncio.Redis().ping()", lambda _: client.ping),
+            Contender(OURS, "@SharedBreaker(name, run=RedisScripts(url))", lambda f: _ours(scripts, f)),
             Contender("nopanic-redis", "@redis_circuit_breaker(client)", lambda f: _nopanic(client, f)),
+            Contender(f"{OURS}, asking", "the same, but each call asks Redis", lambda f: _asking(scripts, f)),
         ],
         absent={"pybreaker": "its coroutines are Tornado's"},
     )
+
+
+def _ours(scripts: RedisScripts, function: Function) -> Function:
+    return SharedBreaker(f"benchmark-{function.__name__}", run=scripts)(function)
+
+
+def _asking(scripts: RedisScripts, function: Function) -> Function:
+    clock = itertools.count(step=2 * FRESH_S)  # each look at it is later than what was heard is good for
+    name = f"benchmark-asking-{function.__name__}"
+    return SharedBreaker(name, run=scripts, now=lambda: float(next(clock)))(function)
 
 
 def _interlock(client: Any, ends: contextlib.AsyncExitStack, function: Function) -> Function:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import Result, Row
+from benchmarks.plot import draw
 
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- from benchmarks.json: begin -->", "<!-- from benchmarks.json: end -->"
@@ -115,13 +116,15 @@ def written(page: str, run: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Make the page's tables and the plot from `docs/benchmarks.json`."""
-    from benchmarks.plot import draw
-
+    """Make the page's tables and the plot from `docs/benchmarks.json`; 1 when there is nothing to draw with."""
     run = json.loads((DOCS / "benchmarks.json").read_text("utf-8"))
     page = DOCS / "benchmarks.md"
     page.write_text(written(page.read_text("utf-8"), run), "utf-8")
-    draw(from_json(run), DOCS / "benchmarks.svg")
+    try:
+        draw(from_json(run), DOCS / "benchmarks.svg")
+    except ImportError as error:
+        print(f"the tables are made, the plot is not: {error.name} is not installed (it is in the group bench)")
+        return 1
     return 0
 
 
