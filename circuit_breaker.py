@@ -52,7 +52,7 @@ from typing import Any, ParamSpec, TypeVar
 from breaker_policy import VOICE, BreakerPolicy, CountWindow, LastCalls, WindowCounts
 from errors import AgentError, CircuitOpen, Outcome, outcome_of, reason_of, retry_after_s
 from events import CircuitClosed, CircuitHalfOpened, CircuitOpened, Event
-from skins import is_async
+from skins import check_types, is_async
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -225,6 +225,9 @@ class CircuitBreaker:
         excluded: tuple[type[BaseException], ...] = (),
         draw: Callable[[], float] = random.random,
     ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"a breaker takes a name, not {name!r}: make one, then decorate with it")
+        check_types(excluded, "CircuitBreaker(excluded=...)")
         self.name = name
         self.policy = policy or BreakerPolicy()
         self.excluded = excluded

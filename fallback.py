@@ -151,7 +151,7 @@ def fallback(first: Callable[P, Any], *others: Callable[P, Any], on: On | None =
     """
     functions = (first, *others)
     if on is not None:
-        check_types(on, "fallback")
+        check_types(on, "fallback(on=...)")
     awaited = [is_async(function, "fallback", "list() what it yields") for function in functions]
 
     def hops(error: Exception) -> bool:

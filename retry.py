@@ -341,7 +341,7 @@ def retry(
     was read from cannot be tried again), and for an `on` that is none.
     """
     if on is not None and (isinstance(on, (type, tuple)) or not callable(on)):
-        check_types(on, "@retry")
+        check_types(on, "@retry(on=...)")
     rule = _Rule(
         policy if isinstance(policy, RetryPolicy) else RetryPolicy(), on, timeout_s, quota, sleep, now, wall, draw
     )

@@ -37,11 +37,11 @@ def is_async(function: Any, rule: str, instead: str) -> bool:
     return any(inspect.iscoroutinefunction(shape) for shape in shapes)
 
 
-def check_types(on: Any, rule: str) -> None:
-    """Raise TypeError unless `on` is an exception type or a tuple of them: found here, not in the first failure."""
-    for one in on if isinstance(on, tuple) else (on,):
+def check_types(types: Any, option: str) -> None:
+    """Raise TypeError unless these are one exception type or a tuple of them: said now, not in the first failure."""
+    for one in types if isinstance(types, tuple) else (types,):
         if not (isinstance(one, type) and issubclass(one, BaseException)):
-            raise TypeError(f"{rule}: `on` takes an exception type or a tuple of them, not {one!r}")
+            raise TypeError(f"{option} takes an exception type or a tuple of them, not {one!r}")
 
 
 def name_of(function: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, assert_type
 
@@ -145,13 +146,18 @@ def test_type_checkers_see_the_function_that_was_wrapped() -> None:
 
 
 @pytest.mark.parametrize("on", ["KeyError", [KeyError], (KeyError, 3), int, KeyError("x")])
-@pytest.mark.parametrize("rule", [retry, fallback])
-def test_what_is_no_exception_type_is_refused_before_the_first_failure(rule: Any, on: Any) -> None:
-    with pytest.raises(TypeError, match="takes an exception type"):
-        retry(on=on)(int) if rule is retry else fallback(int, on=on)
+@pytest.mark.parametrize("rule", ["retry(on", "fallback(on", "CircuitBreaker(excluded"])
+def test_what_is_no_exception_type_is_refused_before_the_first_failure(rule: str, on: Any) -> None:
+    make: dict[str, Callable[[], Any]] = {
+        "retry(on": lambda: retry(on=on),
+        "fallback(on": lambda: fallback(int, on=on),
+        "CircuitBreaker(excluded": lambda: CircuitBreaker(excluded=on),
+    }
+    with pytest.raises(TypeError, match=rf"{re.escape(rule)}=.*takes an exception type"):
+        make[rule]()
 
 
-@pytest.mark.parametrize("kind", [Bulkhead, TokenBucket])
+@pytest.mark.parametrize("kind", [Bulkhead, TokenBucket, CircuitBreaker])
 def test_the_class_in_place_of_an_object_is_refused(kind: Any) -> None:
     with pytest.raises(TypeError, match="make one, then decorate with it"):
         kind(int)
