@@ -1,5 +1,7 @@
 """Draws what a run came to: one strip a contest, one dot a contender, on a logarithmic scale.
 
+The fastest and the slowest of the others are named; the tables name all.
+
 matplotlib comes with the group `bench` only. The picture is the same bytes for the same run
 (no date, a fixed salt for ids), has no background, and uses colours that can be read on
 white and on black.
@@ -25,7 +27,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
     for part in ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"):
         matplotlib.rcParams[part] = _INK
     shown = [result for result in results if result.ours_all]
-    figure, axes = import_module("matplotlib.pyplot").subplots(figsize=(9, 0.62 * len(shown) + 1.2))
+    figure, axes = import_module("matplotlib.pyplot").subplots(figsize=(9, 0.66 * len(shown) + 1.2))
     for at, result in enumerate(reversed(shown)):
         _strip(axes, at, result)
     _frame(axes, shown)
@@ -39,6 +41,10 @@ def _strip(axes: Any, at: int, result: Result) -> None:
         axes.plot([result.aim] * 2, [at - 0.3, at + 0.3], color=_INK, linewidth=1.5, linestyle=":")
     for row in result.peers:
         _dot(axes, at, row, _PEER, "o")
+    ranked = sorted(result.peers, key=lambda row: row.ratio)
+    for row, above, side in zip((*ranked[:1], *ranked[1:][-1:]), (5, -11), ("left", "right"), strict=False):
+        place = {"xytext": (0, above), "textcoords": "offset points", "ha": side}
+        axes.annotate(row.name, (row.ratio, at), fontsize=7, color=_PEER, **place)
     for row in result.ours_all[1:]:
         _dot(axes, at, row, _OURS, "d")
     _dot(axes, at, result.ours, _OURS, "D")
@@ -54,11 +60,11 @@ def _frame(axes: Any, shown: Sequence[Result]) -> None:
     axes.set_xscale("log")
     axes.axvline(1.0, color=_INK, linewidth=1)
     axes.set_yticks(range(len(shown)), [f"{result.title}\n(1 = {result.rows[0].name})" for result in reversed(shown)])
-    ticks = [0.5, 1, 2, 5, 10, 20, 50, 100]
+    ticks = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
     axes.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
     axes.minorticks_off()
     axes.margins(y=0.02)
-    axes.set_xlabel(f"time of a call     ◆ {OURS}   ● others   ┊ aim")
+    axes.set_xlabel(f"time of a call:  ◆ {OURS}, ● others (fastest and slowest named), ┊ aim")
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(left=False)
