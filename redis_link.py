@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from circuit_breaker import BreakerPolicy, BreakerSnapshot, CircuitBreaker
+from circuit_breaker import BreakerPolicy, BreakerSnapshot, CircuitBreaker, State
 from errors import CircuitOpen, Outcome
 from events import RedisBack, RedisUnavailable
 from flow import Emit, Flow, Script
@@ -112,7 +112,8 @@ class RedisLink:
                     yield Emit(RedisUnavailable(one_line(str(error)) or type(error).__name__))
                 return None
             permit.settle(Outcome.SUCCESS)
-            if self._turn(away=False):
+            # An answer that was under way when another script failed does not bring Redis back.
+            if self.breaker.state is State.CLOSED and self._turn(away=False):
                 yield Emit(RedisBack())
             return answer
         finally:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from flow import Script
+
 SERVER = shutil.which("redis-server")
 NEEDS_REDIS = pytest.mark.skipif(SERVER is None, reason="redis-server is not installed")
 
@@ -91,3 +93,33 @@ def serving() -> Iterator[Server]:
         yield server.start()
     finally:
         server.close()
+
+
+class Moving:
+    """The real monotonic clock, moved on by hand where a test does not want to wait."""
+
+    def __init__(self) -> None:
+        self.offset_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.offset_s
+
+
+class OnClock:
+    """Runs the scripts on a real server, but by a clock that moves only when told."""
+
+    def __init__(self, server: Server, clock: Any) -> None:
+        self.client, self.clock = server.client(), clock
+
+    def identity(self) -> str:
+        return "me"
+
+    def run(self, script: Script) -> Any:
+        micros = round(self.clock.now_s * 1_000_000)
+        seconds = f"local time = {{{micros // 1_000_000}, {micros % 1_000_000}}}"
+        text = script.text.replace("local time = redis.call('TIME')", seconds)
+        assert text != script.text
+        return self.client.eval(text, len(script.keys), *script.keys, *script.args)
+
+    async def run_async(self, script: Script) -> Any:
+        return self.run(script)
