@@ -355,6 +355,7 @@ def test_every_question_gets_the_same_answer(tmp_path: Path) -> None:
 
 
 def test_breakers_shared_in_redis_open_and_stay_shared() -> None:
+    pytest.importorskip("redis", reason="the package redis is not installed")
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
 
