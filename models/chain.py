@@ -1,9 +1,10 @@
 """Which models are asked, in which order, and what one of them may be shown.  (floor 4)
 
-A chain is written `anthropic:claude-sonnet-5-5,anthropic:claude-haiku-5-5`: links, tried in
-order. `asking` is the flow behind every question to a model: a fallback over the links,
+A chain is written `anthropic:claude-sonnet-5-5,google:gemini-3.6-flash,local:qwen3:8b@http://localhost:11434`:
+links, tried in order. `asking` is the flow behind every question to a model: a fallback over the links,
 each behind the guard of its own dependency. It performs nothing itself; one attempt on one
-link is the effect `Converse`, performed by `models/claude.py` or by a simulation.
+link is the effect `Converse`, performed by whoever speaks the model's language (`providers.py`), or by a
+simulation.
 
 A model reads back only its own signed thinking: another one's signature means nothing to
 it and the API would refuse the whole history. So a link is shown the history without the
@@ -15,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from deadline import Deadline
 from errors import ConfigurationError
@@ -22,16 +24,19 @@ from fallback import Choice, falling_back
 from flow import Effect, Flow, within
 from guard import Guards
 from messages import Message, ModelRequest, Reply, Text, Thinking
-from safe_text import one_line
+from safe_text import mask, one_line, register_secret
 
-ALLOWED = "anthropic:MODEL or practice, separated by commas"
-_LATER = ("google", "local")
-_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\-]{0,127}")
+ALLOWED = "anthropic:MODEL, google:MODEL, local:MODEL@URL or practice, separated by commas"
+_MODEL_NAMES = {
+    "anthropic": re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\-]{0,127}"),
+    "google": re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,127}"),  # it becomes a part of a URL
+    "local": re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/\-]{0,127}"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One model of a chain. `base_url` is None for the provider's own, or the one from the settings."""
+    """One model of a chain. `base_url` is its own server's; None for the provider's, or the one from the settings."""
 
     provider: str
     model: str
@@ -39,8 +44,11 @@ class Link:
 
     @property
     def name(self) -> str:
-        """As it is written in a chain: `anthropic:claude-sonnet-5-5`, `practice`."""
-        return self.provider if self.provider == "practice" else f"{self.provider}:{self.model}"
+        """As it is written in a chain, without a password: `anthropic:claude-sonnet-5-5`, `practice`."""
+        if self.provider == "practice":
+            return self.provider
+        at = f"@{mask(self.base_url)}" if self.base_url else ""
+        return f"{self.provider}:{self.model}{at}"
 
     @property
     def dependency(self) -> str:
@@ -63,8 +71,8 @@ def parse_chain(text: str, setting: str = "MODEL_CHAIN") -> tuple[Link, ...]:
     links: list[Link] = []
     for word in text.split(","):
         link = _parse_link(word.strip(), text, setting)
-        if link in links:
-            raise _wrong(setting, text, f"{link.name} is in it twice")
+        if link.dependency in (other.dependency for other in links):  # they would share a breaker and their faults
+            raise _wrong(setting, text, f"{link.provider}:{link.model} is in it twice".removeprefix("practice:"))
         links.append(link)
     return tuple(links)
 
@@ -73,19 +81,40 @@ def _parse_link(word: str, text: str, setting: str) -> Link:
     provider, colon, model = word.partition(":")
     if word == "practice":
         return PRACTICE
-    if provider == "anthropic" and _MODEL_NAME.fullmatch(model):
-        return Link(provider, model)
     if not word:
         raise _wrong(setting, text, "a model is missing" if text.strip(" ,") else "it is empty")
     if provider == "practice":
         raise _wrong(setting, text, "practice takes no model")
-    if provider in _LATER:
-        raise _wrong(setting, text, f"the provider {provider} is not built yet")
-    if provider == "anthropic":
+    if provider not in _MODEL_NAMES:
+        maybe = next((known for known in _MODEL_NAMES if word.startswith(_FAMILIES.get(known, ":"))), None)
+        if not colon and maybe:
+            raise _wrong(setting, text, f'"{word}" has no provider: did you mean {maybe}:{word}?')
+        raise _wrong(setting, text, f'unknown provider "{provider}"')
+    base_url = None
+    if provider == "local":
+        model, at, url = model.partition("@")
+        if not at:
+            raise _wrong(setting, text, f"{word} does not say where: local:MODEL@URL")
+        base_url = _server(url, text, setting)
+    if not _MODEL_NAMES[provider].fullmatch(model):
         raise _wrong(setting, text, f'"{model}" is no name of a model')
-    if not colon and word.startswith("claude-"):
-        raise _wrong(setting, text, f'"{word}" has no provider: did you mean anthropic:{word}?')
-    raise _wrong(setting, text, f'unknown provider "{provider}"')
+    return Link(provider, model, base_url)
+
+
+_FAMILIES = {"anthropic": "claude-", "google": "gemini-"}
+
+
+def _server(url: str, text: str, setting: str) -> str:
+    """The base URL of a local server: what stands before `/v1/messages`, where many would write `/v1` already."""
+    try:
+        parts = urlsplit(url)
+        register_secret(parts.password)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fits = False
+    if not fits or not url.isascii() or not url.isprintable() or {" ", "?", "#"} & set(url):
+        raise _wrong(setting, text, f"{url or 'nothing'} is no URL of a server: it begins with http:// or https://")
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 def _wrong(setting: str, text: str, why: str) -> ConfigurationError:

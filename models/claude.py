@@ -25,10 +25,13 @@ from faults import FaultPlan
 from flow import Branch
 from messages import Reply
 from models.chain import Converse, Link
-from models.exchange import Exchange
+from models.exchange import Exchange, call_ids
 from models.network import BELT_S, async_http, async_wire, blocking_http, blocking_wire, limits
 from models.practice.transport import PracticeTransport
+from models.sse import SseDecoder
+from models.stream import StreamParser
 from models.transport import FaultyTransport
+from models.wire import params
 from platform_edges import trust
 from safe_text import register_secret
 
@@ -43,6 +46,10 @@ DRAIN_S = 0.05
 
 # Compression would make proxies hold back events until a block is full.
 _HEADERS = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
+
+
+# Local servers speak the Messages API of this date; some of them know keys by this header alone.
+_OLDER = {"X-Api-Key": "local", "anthropic-version": "2023-06-01"}
 
 
 class _Claude(abc.ABC):
@@ -82,7 +89,8 @@ class _Claude(abc.ABC):
         self._clients: dict[tuple[str, str], Any] = {}
 
     def _exchange(self, effect: Converse, branch: Branch) -> Exchange:
-        return Exchange(effect, branch, self._now, self._wall)
+        parser = StreamParser(effect.link.name, call_ids(effect.request.messages))
+        return Exchange(effect, branch, parser, SseDecoder(), self._now, self._wall)
 
     def _url(self, link: Link) -> str:
         return _PRACTICE_URL if link.provider == "practice" else link.base_url or self._base_url
@@ -103,7 +111,7 @@ class _Claude(abc.ABC):
 
     def _options(self, link: Link) -> dict[str, Any]:
         """How the SDK's client is made, except for its HTTP client."""
-        key = "practice" if link.provider == "practice" else self._api_key
+        key = self._api_key if link.provider == "anthropic" else link.provider  # the others need none
         if key is None:
             raise ConfigurationError(
                 f"no key for {link.name}: ANTHROPIC_API_KEY is not set",
@@ -115,6 +123,7 @@ class _Claude(abc.ABC):
             "max_retries": 0,
             "timeout": limits(self._belt_s),
             "open_telemetry": {"propagation": False},  # else it sends our trace ids to the API
+            "default_headers": _OLDER if link.provider == "local" else None,
         }
 
 
@@ -126,7 +135,7 @@ class ClaudeAsync(_Claude):
         exchange = self._exchange(effect, branch)
         with exchange:
             messages = self._client(effect.link).messages.with_streaming_response
-            async with messages.create(**exchange.body(), extra_headers=_HEADERS) as response:
+            async with messages.create(**params(effect.request, effect.link), extra_headers=_HEADERS) as response:
                 exchange.open(response.headers)
                 # Closed here: one that an error keeps alive is finalised whenever, in whatever thread.
                 async with contextlib.aclosing(response.http_response.aiter_bytes()) as chunks:
@@ -164,7 +173,7 @@ class ClaudeBlocking(_Claude):
         try:
             with exchange:
                 messages = self._client(effect.link).messages.with_streaming_response
-                with messages.create(**exchange.body(), extra_headers=_HEADERS) as response:
+                with messages.create(**params(effect.request, effect.link), extra_headers=_HEADERS) as response:
                     exchange.open(response.headers)
                     with contextlib.closing(response.http_response.iter_bytes()) as chunks:
                         for chunk in chunks:
@@ -211,8 +220,8 @@ def preload() -> None:
         trust()
 
 
-def checked_key(api_key: str | None) -> str | None:
-    """The key, masked from now on wherever text is written; None for an empty one.
+def checked_key(api_key: str | None, variable: str = "ANTHROPIC_API_KEY") -> str | None:
+    """The key from this variable, masked from now on wherever text is written; None for an empty one.
 
     Raises ConfigurationError for one with characters that no HTTP header takes (it would be quoted in
     an error from deep inside otherwise).
@@ -222,7 +231,7 @@ def checked_key(api_key: str | None) -> str | None:
     register_secret(api_key)
     if not all("!" <= character <= "~" for character in api_key):
         raise ConfigurationError(
-            "ANTHROPIC_API_KEY contains a space or another character that no key has",
+            f"{variable} contains a space or another character that no key has",
             what_now="Copy the key once more, without anything around it.",
         )
     return api_key

@@ -1,13 +1,14 @@
 """One attempt on a model without its I/O: what came so far, and what an error means by now.  (floor 4)
 
-The blocking and the asyncio performer share it, so that both say the same of the same bytes.
+The blocking and the asyncio performers of all providers share it, so that all say the same of the same
+bytes; what differs between dialects is the parser they hand in.
 It is a context manager around the exchange, and the one boundary where everything that can
 go wrong becomes an AgentError. How far the exchange was decides with it: a connection that
 broke before the first event is a connection that failed (nothing was answered); afterwards
 it is an answer that broke off. When words were on the screen already, AttemptAbandoned says
 that they are void, also when the attempt is cancelled or an alarm ends it.
 
-An answer is whole with `message_stop`, and counts from then on, whatever the connection does
+An answer is whole when its parser says so, and counts from then on, whatever the connection does
 next. It performs nothing and decides nothing about retries.
 """
 
@@ -16,30 +17,57 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from errors import WHAT_NOW, AgentError, describe, reason_of, translate, words_of
-from events import AttemptAbandoned, ModelAnswered, TextStreamed
+from events import AttemptAbandoned, Event, ModelAnswered, TextStreamed
 from flow import Branch
 from messages import Message, Reply, ToolUse
 from models.chain import Converse
 from models.prices import cost_usd
 from models.sse import SseDecoder
-from models.stream import StreamParser
 from models.transport import fault_listener
-from models.wire import params
 from safe_text import one_line
 
 
-class Exchange:
-    """One attempt without its I/O: what is sent, what came so far, and what an error means by now."""
+class Parser(Protocol):
+    """Makes a reply of the events of one dialect: `stream.StreamParser`, `gemini_stream.GeminiParser`."""
 
-    def __init__(self, effect: Converse, branch: Branch, now: Callable[[], float], wall: Callable[[], float]) -> None:
-        self._request, self._link = effect.request, effect.link
+    heard: bool
+
+    @property
+    def done(self) -> bool: ...
+
+    def feed(self, name: str, data: Any) -> Event | None: ...
+
+    def finish(self) -> Reply: ...
+
+
+class Exchange:
+    """One attempt without its I/O: what came so far, and what an error means by now.
+
+    Args:
+        effect: what is asked of whom.
+        branch: told what is heard.
+        parser: of the dialect that the model speaks.
+        decoder: of the event stream.
+        now: the monotonic clock.
+        wall: the wall clock, for a Retry-After given as a date.
+    """
+
+    def __init__(
+        self,
+        effect: Converse,
+        branch: Branch,
+        parser: Parser,
+        decoder: SseDecoder,
+        now: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._link = effect.link
         self._branch = branch
         self._now, self._wall = now, wall
-        self._decoder = SseDecoder()
-        self._parser = StreamParser(effect.link.name, _call_ids(effect.request.messages))
+        self._decoder, self._parser = decoder, parser
         self._begun_s = now()
         self._first_token_s: float | None = None
         self._opened = False  # an answer has come, by its headers
@@ -52,10 +80,6 @@ class Exchange:
         """The whole answer, after `end`."""
         assert self._reply is not None
         return self._reply
-
-    def body(self) -> dict[str, Any]:
-        """What is sent."""
-        return params(self._request, self._link)
 
     def open(self, headers: Mapping[str, str]) -> None:
         """Look at the headers of a 200: captive portals and wrong base URLs answer with pages."""
@@ -130,5 +154,6 @@ class Exchange:
         return AgentError(message, reason=reason, dependency=self._link.dependency, what_now=what_now)
 
 
-def _call_ids(messages: tuple[Message, ...]) -> set[str]:
+def call_ids(messages: tuple[Message, ...]) -> set[str]:
+    """The ids of the tool calls in a history: a new call must have another."""
     return {block.id for message in messages for block in message.blocks if isinstance(block, ToolUse)}

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from errors import AgentError
@@ -27,9 +28,14 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class SseDecoder:
-    """Feed it chunks as they come; it answers with the events that are complete by then."""
+    """Feed it chunks as they come; it answers with the events that are complete by then.
 
-    def __init__(self) -> None:
+    With `marks_doubled` an object with a key given twice comes out as `Doubled`: for a dialect that carries
+    the arguments of tools as they are, not as text that is read once more.
+    """
+
+    def __init__(self, *, marks_doubled: bool = False) -> None:
+        self._objects = _object if marks_doubled else None
         self._tail = bytearray()  # of a line that has not ended yet
         self._after_cr = False
         self._first_line = True
@@ -81,7 +87,7 @@ class SseDecoder:
         if not data:
             self._event_bytes = 0  # only comments or an empty event: keep-alive, however much of it
             return None
-        return name, _json(data)
+        return name, _json(data, self._objects)
 
 
 def _text(value: bytes) -> str:
@@ -91,11 +97,26 @@ def _text(value: bytes) -> str:
         _broken("bytes that are not UTF-8")
 
 
-def _json(data: str) -> Any:
+def _json(data: str, objects: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None) -> Any:
     try:
-        return json.loads(data, parse_constant=_no_constant)
+        return json.loads(data, parse_constant=_no_constant, object_pairs_hook=objects)
     except (ValueError, RecursionError):  # the parser's own words quote nothing useful
         _broken("an event that is not JSON")
+
+
+class Doubled(dict[str, Any]):
+    """An object with `key` in it more than once: readers differ on which one counts."""
+
+    key: str
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    doubled, keys = Doubled(found), [key for key, _ in pairs]
+    doubled.key = next(key for key in keys if keys.count(key) > 1)
+    return doubled
 
 
 def _no_constant(word: str) -> NoReturn:

@@ -4,7 +4,8 @@
 well as with a real key. It asks the plan once for each request and answers in its stead,
 or breaks the answer's stream, below everything that is to be tried: SDK, stream parser,
 guards, screen. A fault that cannot strike (a cut in the text of an answer without text) is
-given back to the plan, and told to nobody. How faults look is in `wire_faults.py`.
+given back to the plan, and told to nobody. How faults look is in `wire_faults.py` for
+the Messages API and in `gemini_faults.py` for Gemini's.
 
 It also shortens error answers: what counts of them is the status, and neither a page of
 megabytes nor a body that stalls, breaks off or cannot be unpacked may hide it.
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,7 +26,7 @@ import httpx2
 from events import Event, FaultInjected
 from faults import Fault, FaultPlan
 from models.network import BELT_S
-from models.wire_faults import BreakingPoint, answer_to
+from models.wire_faults import MESSAGES, Dialect
 
 ERROR_BYTES_MAX = 64 * 1024
 """What is read of an error answer. The API's own are under 1 KiB; proxies send pages."""
@@ -48,12 +48,20 @@ class FaultyTransport(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         inner: the real network, or the practice model; of the kind the client is.
         plan: asked once for each question to a model.
         provider: `anthropic`, `practice`: names the target together with the model of the request.
+        dialect: in which the faults are played.
     """
 
-    def __init__(self, inner: httpx2.BaseTransport | httpx2.AsyncBaseTransport, plan: FaultPlan, provider: str) -> None:
+    def __init__(
+        self,
+        inner: httpx2.BaseTransport | httpx2.AsyncBaseTransport,
+        plan: FaultPlan,
+        provider: str,
+        dialect: Dialect = MESSAGES,
+    ) -> None:
         self._inner: Any = inner
         self._plan = plan
         self._provider = provider
+        self._dialect = dialect
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send the request of a blocking client, or fail as planned."""
@@ -86,22 +94,27 @@ class FaultyTransport(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         await self._inner.aclose()
 
     def _draw(self, request: httpx2.Request, raw: bytes) -> _Strike | None:
-        if request.method != "POST" or not request.url.path.endswith("/messages") or not self._plan.active:
+        if request.method != "POST" or not self._plan.active:
             return None
-        body = json.loads(raw)
+        body = self._dialect.asked(request.url.path, raw)
+        if body is None:
+            return None
         practice = self._provider == "practice"
         fault = self._plan.next("model.practice" if practice else f"model.{self._provider}.{body['model']}")
-        return _Strike(fault, self._plan, request, body) if fault else None
+        return _Strike(fault, self._plan, request, body, self._dialect) if fault else None
 
 
 class _Strike:
     """One fault on its way to one request."""
 
-    def __init__(self, fault: Fault, plan: FaultPlan, request: httpx2.Request, body: dict[str, Any]) -> None:
+    def __init__(
+        self, fault: Fault, plan: FaultPlan, request: httpx2.Request, body: dict[str, Any], dialect: Dialect
+    ) -> None:
         self.fault = fault
+        self.dialect = dialect
         self._plan = plan
         self._request = request
-        self._answer = answer_to(fault, body)
+        self._answer = dialect.answer_to(fault, body)
         self._listener = fault_listener.get()
         self._settled = False
         self.silence_s: float = request.extensions.get("timeout", {}).get("read") or BELT_S
@@ -167,7 +180,7 @@ class _BreakingStream(httpx2.SyncByteStream, httpx2.AsyncByteStream):
     def __init__(self, inner: Any, strike: _Strike) -> None:
         self._inner = inner
         self._strike = strike
-        self._point = BreakingPoint(strike.fault.argument or "text")
+        self._point = strike.dialect.breaking(strike.fault.argument or "text")
         self._stalls = strike.fault.kind == "stall"
 
     def __iter__(self) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""What each fault of a model looks like on the wire.  (floor 4)
+"""What each fault of a model looks like on the wire of the Messages API.  (floor 4)
 
 Pure: a fault and the request's body in, the bytes of an answer out, or the place where a
 passing stream is to break. The answers are what the real API would have sent, so that
@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from errors import AgentError
 from faults import Fault
@@ -41,6 +41,31 @@ class Answer:
     status: int
     content: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Breaking(Protocol):
+    """Watches a stream pass and says when to break it."""
+
+    missed: bool
+
+    def feed(self, chunk: bytes) -> tuple[bytes, bool]: ...
+
+    def rest(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one API is played.
+
+    Args:
+        asked: what a request asks, by its path and raw body, its `model` included; None when it asks no model.
+        answer_to: the answer that plays a fault, see below.
+        breaking: the breaking point of a stream, by the argument of `cut` and `stall`.
+    """
+
+    asked: Callable[[str, bytes], dict[str, Any] | None]
+    answer_to: Callable[[Fault, Mapping[str, Any]], Answer | None]
+    breaking: Callable[[str], Breaking]
 
 
 def answer_to(fault: Fault, body: Mapping[str, Any]) -> Answer | None:
@@ -87,11 +112,11 @@ def _loop(body: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     fields = tools[0]["input_schema"].get("properties") or {}
     required = tools[0]["input_schema"].get("required") or []
-    value = {name: _sample(name, fields.get(name) or {}) for name in required}
+    value = {name: sample(name, fields.get(name) or {}) for name in required}
     return _message(body, [_call(body, tools[0]["name"], value)], "tool_use")
 
 
-def _sample(name: str, schema: Mapping[str, Any]) -> Any:
+def sample(name: str, schema: Mapping[str, Any]) -> Any:
     if name == "expression":
         return "1 + 1"
     samples = {"integer": 1, "number": 1, "boolean": True, "array": [], "object": {}}
@@ -119,7 +144,7 @@ _MESSAGES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any] | None]] = {
 
 def _message(body: Mapping[str, Any], content: list[dict[str, Any]], stop_reason: str) -> dict[str, Any]:
     return {
-        "id": f"msg_fault_{_digest(body)}",
+        "id": f"msg_fault_{digest(body)}",
         "type": "message",
         "role": "assistant",
         "model": str(body.get("model")),
@@ -137,10 +162,10 @@ def _message(body: Mapping[str, Any], content: list[dict[str, Any]], stop_reason
 
 def _call(body: Mapping[str, Any], name: str, value: dict[str, Any]) -> dict[str, Any]:
     # The history grows with each round, so ids made of it never come twice in one conversation.
-    return {"type": "tool_use", "id": f"toolu_fault_{_digest(body)}", "name": name, "input": value}
+    return {"type": "tool_use", "id": f"toolu_fault_{digest(body)}", "name": name, "input": value}
 
 
-def _digest(body: Mapping[str, Any]) -> str:
+def digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
@@ -151,7 +176,7 @@ def _tools(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 # --- where a stream breaks -------------------------------------------------------------------------------
 
-_FRAME_END = re.compile(rb"\r?\n\r?\n")
+FRAME_END = re.compile(rb"\r?\n\r?\n")
 
 
 class BreakingPoint:
@@ -172,7 +197,7 @@ class BreakingPoint:
         """What of the stream passes now, and whether it breaks here."""
         self._rest += chunk
         passed = b""
-        while match := _FRAME_END.search(self._rest):
+        while match := FRAME_END.search(self._rest):
             frame, self._rest = self._rest[: match.end()], self._rest[match.end() :]
             breaks_before, breaks_after = self._look(*_event_of(frame))
             if breaks_before:
@@ -218,3 +243,11 @@ def _event_of(frame: bytes) -> tuple[str, Mapping[str, Any]]:
         return "", {}
     name, data = events[0] if events else ("", None)
     return (name, data) if isinstance(data, dict) else ("", {})
+
+
+def _asked(path: str, raw: bytes) -> dict[str, Any] | None:
+    return dict(json.loads(raw)) if path.endswith("/messages") else None
+
+
+MESSAGES = Dialect(_asked, answer_to, BreakingPoint)
+"""The Messages API."""

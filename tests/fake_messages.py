@@ -27,7 +27,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from models.practice.protocol import error_body, sse_event, sse_events
 from tests.history_validator import breaches
@@ -255,6 +255,7 @@ class Request:
     path: str
     headers: Mapping[str, str]
     body: Any
+    query: str = ""
 
 
 class FakeMessages:
@@ -272,7 +273,7 @@ class FakeMessages:
         self.connections = 0
         self.closing, self.reached, self.hung_up = threading.Event(), threading.Event(), threading.Event()
 
-    def __enter__(self) -> FakeMessages:
+    def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._spawn(self._accept)
@@ -319,14 +320,20 @@ class FakeMessages:
             if not connection.was_reset:
                 sock.shutdown(socket.SHUT_RDWR)
 
+    def refusal_of(self, request: Request) -> Behaviour | None:
+        """What answers a request that is none of this API's, or breaks its rules; another API has others."""
+        if request.method != "POST" or not request.path.endswith("/messages"):
+            return Status(404)
+        if found := breaches(request.body):
+            self.breaches += found
+            return Status(400, json.dumps(error_body("invalid_request_error", "; ".join(found))).encode())
+        return None
+
     def _behaviour(self, request: Request) -> Behaviour:
         with self._lock:
             self.requests.append(request)
-            if request.method != "POST" or not request.path.endswith("/messages"):
-                return Status(404)
-            if found := breaches(request.body):
-                self.breaches += found
-                return Status(400, json.dumps(error_body("invalid_request_error", "; ".join(found))).encode())
+            if (refusal := self.refusal_of(request)) is not None:
+                return refusal
             scripted = self._script.pop(0) if len(self._script) > 1 else self._script[0]
         chosen: Behaviour = scripted if isinstance(scripted, _READY) else scripted(request.body)
         return chosen
@@ -342,7 +349,8 @@ def _read_request(reader: Any) -> Request | None:
         body = json.loads(raw)
     except ValueError:
         body = None
-    return Request(line[0], line[1].partition("?")[0], headers, body)
+    path, _, query = line[1].partition("?")
+    return Request(line[0], path, headers, body, query)
 
 
 def _headers(reader: Any) -> Iterable[tuple[str, str]]:

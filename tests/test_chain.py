@@ -51,8 +51,22 @@ def test_a_link_has_one_name_for_people_and_one_for_guards() -> None:
         ("openai:gpt-9", 'unknown provider "openai"'),
         ("Anthropic:x", 'unknown provider "Anthropic"'),
         ("practice:x", "practice takes no model"),
-        ("google:gemini-3.6-flash", "the provider google is not built yet"),
-        ("anthropic:x,local:qwen@http://localhost:1", "the provider local is not built yet"),
+        ("gemini-3.6-flash", "did you mean google:gemini-3.6-flash?"),
+        ("google:", '"" is no name of a model'),
+        ("google:models/gemini-3.6-flash", "no name of a model"),
+        ("google:gemini?key=x", "no name of a model"),
+        ("local:qwen3:8b", "does not say where"),
+        ("local:@http://localhost:1", '"" is no name of a model'),
+        ("local:two words@http://localhost:1", "no name of a model"),
+        ("local:qwen@", "nothing is no URL"),
+        ("local:qwen@localhost:11434", "no URL of a server"),
+        ("local:qwen@ftp://localhost", "no URL of a server"),
+        ("local:qwen@http://", "no URL of a server"),
+        ("local:qwen@http://localhost:99999", "no URL of a server"),
+        ("local:qwen@http://localhost:0", "no URL of a server"),
+        ("local:qwen@http://local host", "no URL of a server"),
+        ("local:qwen@http://localhost/?a=b", "no URL of a server"),
+        ("local:qwen@http://a,local:qwen@http://b", "local:qwen is in it twice"),
     ],
 )
 def test_a_chain_that_is_wrong_says_where_it_stands_what_is_wrong_and_what_is_allowed(text: str, why: str) -> None:
@@ -60,13 +74,35 @@ def test_a_chain_that_is_wrong_says_where_it_stands_what_is_wrong_and_what_is_al
         parse_chain(text, "--model")
     assert why in str(caught.value)
     assert str(caught.value).startswith("--model: ")
-    assert "anthropic:MODEL or practice" in caught.value.what_now
+    assert "anthropic:MODEL, google:MODEL, local:MODEL@URL or practice" in caught.value.what_now
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "base_url"),
+    [
+        ("local:qwen3:8b@http://localhost:11434", "qwen3:8b", "http://localhost:11434"),
+        ("local:hf.co/org/model-GGUF:Q4_K_M@http://[::1]:8080/", "hf.co/org/model-GGUF:Q4_K_M", "http://[::1]:8080"),
+        ("local:m@https://gateway.example/llm/v1/", "m", "https://gateway.example/llm"),
+        ("local:m@http://me:hunter2@host", "m", "http://me:hunter2@host"),
+    ],
+)
+def test_a_local_link_names_a_model_and_a_server(text: str, model: str, base_url: str) -> None:
+    (link,) = parse_chain(text)
+    assert (link.provider, link.model, link.base_url) == ("local", model, base_url)
+    assert link.dependency == f"model.local.{model}"
+
+
+def test_a_link_is_written_as_it_is_read() -> None:
+    for text in ("google:gemini-3.6-flash", "local:qwen3:8b@http://localhost:11434"):
+        assert [link.name for link in parse_chain(text)] == [text]
 
 
 def test_a_password_in_a_chain_is_not_repeated() -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        parse_chain("local:m@http://me:hunter2@host")
-    assert "hunter2" not in str(caught.value)
+    for text in ("local:m@ftp://me:hunter2@host", "local:m@http://me:hunter2@host,x:y"):
+        with pytest.raises(ConfigurationError) as caught:
+            parse_chain(text)
+        assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in parse_chain("local:m@http://me:hunter2@host")[0].name
 
 
 # --- who is asked ----------------------------------------------------------------------------------------
