@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -463,13 +463,25 @@ def test_places_come_back_after_an_error_and_when_a_late_thread_ends() -> None:
 # --- the program -----------------------------------------------------------------------------------------
 
 
-def start(folder: Path, *argv: str, **variables: str) -> subprocess.Popen[str]:
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts the program, in an empty folder; none outlives its test."""
+    started: list[subprocess.Popen[str]] = []
     known = {name: value for name, value in os.environ.items() if not name.startswith("HEALTH_")}
-    command = [sys.executable, str(ROOT / "health.py"), *argv]
-    environment = {**known, "LOG_FORMAT": "json", **variables}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+
+    def begin(*argv: str, **variables: str) -> subprocess.Popen[str]:
+        environment = {**known, "LOG_FORMAT": "json", **variables}
+        command, pipe = [sys.executable, str(ROOT / "health.py"), *argv], subprocess.PIPE
+        started.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def said(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -485,8 +497,8 @@ def first_event(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix")
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
-def test_it_says_where_it_listens_and_a_signal_ends_it_cleanly(tmp_path: Path, number: str, code: int) -> None:
-    process = start(tmp_path, "--port", "0")
+def test_it_says_where_it_listens_and_a_signal_ends_it_cleanly(start: Start, number: str, code: int) -> None:
+    process = start("--port", "0")
     event = first_event(process)
     assert event["event"] == "sidecar_listening"
     port = int(event["url"].rpartition(":")[2])
@@ -498,18 +510,18 @@ def test_it_says_where_it_listens_and_a_signal_ends_it_cleanly(tmp_path: Path, n
         assert said(process) == (code, "", "")
 
 
-def test_a_taken_port_and_wrong_options_end_it_in_one_line(tmp_path: Path) -> None:
+def test_a_taken_port_and_wrong_options_end_it_in_one_line(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         started = {
-            "taken": (start(tmp_path, HEALTH_PORT=port), 1, f"127.0.0.1:{port} is taken"),
-            "host": (start(tmp_path, "--host", "192.0.2.1"), 2, "cannot listen on 192.0.2.1:8080"),
-            "empty": (start(tmp_path, "--host", ""), 2, "--host is empty"),
-            "port": (start(tmp_path, "--port", "99999"), 2, "--port"),
-            "word": (start(tmp_path, "extra"), 2, "extra"),
-            "setting": (start(tmp_path, HEALTH_PORT="http"), 2, "HEALTH_PORT is 'http'"),
-            "version": (start(tmp_path, "--version"), 0, ""),
-            "help": (start(tmp_path, "--help"), 0, ""),
+            "taken": (start(HEALTH_PORT=port), 1, f"127.0.0.1:{port} is taken"),
+            "host": (start("--host", "192.0.2.1"), 2, "cannot listen on 192.0.2.1:8080"),
+            "empty": (start("--host", ""), 2, "--host is empty"),
+            "port": (start("--port", "99999"), 2, "--port"),
+            "word": (start("extra"), 2, "extra"),
+            "setting": (start(HEALTH_PORT="http"), 2, "HEALTH_PORT is 'http'"),
+            "version": (start("--version"), 0, ""),
+            "help": (start("--help"), 0, ""),
         }
         results = {name: (said(process), code, words) for name, (process, code, words) in started.items()}
     for name, ((returned, out, err), code, words) in results.items():
@@ -519,8 +531,8 @@ def test_a_taken_port_and_wrong_options_end_it_in_one_line(tmp_path: Path) -> No
         assert bool(out) is (code == 0), name
 
 
-def test_open_to_others_without_a_token_is_said(tmp_path: Path) -> None:
-    process = start(tmp_path, "--host", "0.0.0.0", "--port", "0")
+def test_open_to_others_without_a_token_is_said(start: Start, tmp_path: Path) -> None:
+    process = start("--host", "0.0.0.0", "--port", "0")
     assert first_event(process)["url"].startswith("http://0.0.0.0:")
     assert first_event(process)["event"] == "only_health_is_served"
     process.terminate()

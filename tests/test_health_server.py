@@ -141,6 +141,15 @@ def test_what_is_not_http_is_refused_in_json(server: Running, data: bytes) -> No
     assert server.get("/health/live").status == 200
 
 
+def test_an_answer_does_not_wait_for_the_network_to_fill_a_packet(server: Running) -> None:
+    with server.connect() as connection:
+        began_s = time.monotonic()
+        for _ in range(50):
+            connection.sendall(LIVE)
+            assert read_reply(connection).status == 200
+        assert time.monotonic() - began_s < 1.0  # 2 s where each waits for an ACK
+
+
 def test_http_1_0_is_answered_and_closed(server: Running) -> None:
     with server.connect() as connection:
         connection.sendall(b"GET /health/live HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
