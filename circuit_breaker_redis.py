@@ -65,7 +65,10 @@ _RETURNED_MAX = 32
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What is known of the shared state. `refused_until_s`: until then a call is refused without asking."""
+    """What is known of the shared state. `refused_until_s`: until then a call is refused without asking.
+
+    `alone`: concluded here while Redis was away; whoever can asks what the others know.
+    """
 
     generation: int = 0
     closed: bool = True
@@ -74,6 +77,7 @@ class _Seen:
     refused_until_s: float = 0.0
     free_at_s: float = 0.0
     at_s: float = float("-inf")
+    alone: bool = False
 
 
 class SharedPermit:
@@ -243,8 +247,8 @@ class SharedBreaker:
     def peek(self) -> None:
         """Raise CircuitOpen where `acquire` surely would; take nothing."""
         seen, now_s = self._seen, self._now()
-        if self._link.away and self._link.is_ready():
-            return  # who asks now also finds out whether Redis is back
+        if (seen.alone or self._link.away) and self._link.is_ready():
+            return  # who asks now also finds out whether Redis is back, and what the others know
         if not seen.closed and now_s < seen.refused_until_s and not self._returned:
             raise self._rejection(seen.failures, seen.free_at_s - now_s)
         if self._link.away:
@@ -355,7 +359,7 @@ class SharedBreaker:
     def _is_known_closed(self) -> bool:
         """Whether a call may go without asking. When the knowledge gets old, one asks and the others go on."""
         seen, now_s = self._seen, self._now()
-        if not seen.closed or self._link.away or now_s >= seen.at_s + FRESH_S + WAIT_S:
+        if not seen.closed or seen.alone or self._link.away or now_s >= seen.at_s + FRESH_S + WAIT_S:
             return False
         if now_s < seen.at_s + FRESH_S or now_s < self._refreshed_by_s:
             return True
@@ -396,7 +400,7 @@ class SharedBreaker:
         until_s = 0.0 if closed else now_s + shot.retry_after_s
         with self._lock:
             generation = self._seen.generation + 1
-            self._seen = _Seen(generation, closed, shot.failures_in_a_row, until_s, until_s, until_s, now_s)
+            self._seen = _Seen(generation, closed, shot.failures_in_a_row, until_s, until_s, until_s, now_s, alone=True)
 
     def _is_forgotten(self, now_s: float) -> bool:
         """Whether what is known is so old that the others may have come further and forgotten it since."""

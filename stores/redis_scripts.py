@@ -180,9 +180,12 @@ class RedisScripts:
             return _failed("it is loading its data", "server_error")
         if isinstance(error, (known.ConnectionError, OSError)):
             return _failed("it cannot be reached", "connection")
-        code = re.match(r"[A-Z]{2,20}\b", str(error))
+        if not isinstance(error, known.RedisError):
+            return _failed("it answers rubbish", "protocol")
+        code = re.match(r"[A-Z]{2,20}\b", str(error))  # the client takes some of these words off: then its class tells
         kind = type(error).__name__.removesuffix("Error")
-        return _failed(f"it answers with an error ({code.group() if code else kind})", "server_error")
+        why = _WHY.get(kind) or f"it answers with an error ({code.group() if code else kind})"
+        return _failed(why, "server_error")
 
 
 def _limits(*, asynchronous: bool = False) -> dict[str, Any]:
@@ -199,6 +202,12 @@ def _limits(*, asynchronous: bool = False) -> dict[str, Any]:
         "retry": (RetryAsync if asynchronous else Retry)(NoBackoff(), 0),
     }
 
+
+_WHY = {
+    "ReadOnly": "it is a replica that may not be written",
+    "OutOfMemory": "its memory is full",
+    "Moved": "it is a part of a cluster that keeps other keys",
+}
 
 _SHAS: dict[str, str] = {}
 
