@@ -221,7 +221,7 @@ class SharedBucket:
 
     def acquire(self, *, sleep: Callable[[float], object] = time.sleep) -> None:
         """Block until a token is there. Raises LimiterFull."""
-        drive(self.acquiring(), sleep=sleep, run=self._run.run if self._run is not None else None, tell=self._listener)
+        self._drive(self.acquiring(), sleep)
 
     async def acquire_async(self, *, sleep: Callable[[float], Awaitable[object]] | None = None) -> None:
         """The same on asyncio. Cancelled in its wait, it gives the token back."""
@@ -249,6 +249,9 @@ class SharedBucket:
             return await function(*args, **kwargs)
 
         return limited
+
+    def _drive(self, flow: Flow[R], sleep: Callable[[float], object] = time.sleep) -> R:
+        return drive(flow, sleep=sleep, run=self._run.run if self._run is not None else None, tell=self._listener)
 
     def _give_back_own(self, own: tuple[float, float] | LimiterFull) -> None:
         if isinstance(own, tuple):
