@@ -28,6 +28,24 @@ from errors import ConfigurationError
 _GROWTHS_MAX = 32  # beyond this any open time has reached any sane cap; keeps the power finite
 
 
+class WindowCounts(NamedTuple):
+    """What stands in a window at one moment."""
+
+    calls: int = 0
+    failed: int = 0
+    slow: int = 0
+
+    @property
+    def failure_rate(self) -> float:
+        """The share of failed calls, 0 to 1; 0 when there are none."""
+        return self.failed / self.calls if self.calls else 0.0
+
+    @property
+    def slow_rate(self) -> float:
+        """The share of slow calls, 0 to 1; 0 when there are none."""
+        return self.slow / self.calls if self.calls else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class CountWindow:
     """How many of the last calls may fail or be slow. Raises ConfigurationError for numbers without sense."""
@@ -53,6 +71,16 @@ class CountWindow:
                 raise ConfigurationError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
         if not self.slow_s > 0:
             raise ConfigurationError(f"slow_s must be more than 0 seconds, not {self.slow_s}")
+
+    def too_much(self, counts: WindowCounts) -> str:
+        """What is too much in these calls, in words; "" when nothing is, or too few are there to judge."""
+        if counts.calls < self.calls_min:
+            return ""
+        if counts.failure_rate >= self.failure_rate:
+            return f"{counts.failed} of its last {counts.calls} calls failed"
+        if counts.slow_rate >= self.slow_rate:
+            return f"{counts.slow} of its last {counts.calls} calls took {self.slow_s:g} s or longer"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,24 +134,6 @@ VOICE = BreakerPolicy(failure_threshold=3, open_s=30.0)
 """For spoken conversations: nobody stays on the line for five failures."""
 
 
-class WindowCounts(NamedTuple):
-    """What stands in a window at one moment."""
-
-    calls: int = 0
-    failed: int = 0
-    slow: int = 0
-
-    @property
-    def failure_rate(self) -> float:
-        """The share of failed calls, 0 to 1; 0 when there are none."""
-        return self.failed / self.calls if self.calls else 0.0
-
-    @property
-    def slow_rate(self) -> float:
-        """The share of slow calls, 0 to 1; 0 when there are none."""
-        return self.slow / self.calls if self.calls else 0.0
-
-
 class LastCalls:
     """The ring of the last calls. `counts` is replaced, never changed: it can be read without a lock."""
 
@@ -134,22 +144,18 @@ class LastCalls:
         self._calls: deque[tuple[bool, bool]] = deque()
         self.counts = WindowCounts()
 
-    def add(self, *, failed: bool, slow: bool) -> None:
-        """Put one call in; the oldest falls out when the window is full."""
+    def add(self, *, failed: bool, slow: bool) -> str:
+        """Put one call in; the oldest falls out when the window is full.
+
+        Returns what is too much now, in words; "" when nothing is, or too few calls are there to judge.
+        """
         calls, failures, slows = self.counts
         if calls == self._window.size:
             old_failed, old_slow = self._calls.popleft()
             calls, failures, slows = calls - 1, failures - old_failed, slows - old_slow
         self._calls.append((failed, slow))
-        self.counts = WindowCounts(calls + 1, failures + failed, slows + slow)
-
-    def complaint(self) -> str:
-        """What is too much, in words; "" when nothing is, or too few calls are there to judge."""
-        window, counts = self._window, self.counts
-        if counts.calls < window.calls_min:
-            return ""
-        if counts.failure_rate >= window.failure_rate:
-            return f"{counts.failed} of its last {counts.calls} calls failed"
-        if counts.slow_rate >= window.slow_rate:
-            return f"{counts.slow} of its last {counts.calls} calls took {window.slow_s:g} s or longer"
-        return ""
+        counts = WindowCounts(calls + 1, failures + failed, slows + slow)
+        too_much = self._window.too_much(counts)
+        if not too_much:  # else the circuit opens: who saw these counts would still be let through
+            self.counts = counts
+        return too_much

@@ -401,7 +401,11 @@ class CircuitBreaker:
         if era.closed:
             return self._learn_closed(era, failed, asked_s, slow)
         if failed or slow:
-            return self._open(era, era.failures + failed, asked_s, era.failed_probes + 1)
+            failures = era.failures + failed
+            why = (
+                f"it failed {failures} times in a row" if self.policy.window is None else "its probe failed or was slow"
+            )
+            return self._open(failures, asked_s, why, era.failed_probes + 1)
         era.successes += 1
         if era.successes < self.policy.success_threshold:
             return None
@@ -409,25 +413,26 @@ class CircuitBreaker:
         return CircuitClosed(self.name)
 
     def _learn_closed(self, era: _Era, failed: bool, asked_s: float, slow: bool) -> Event | None:
-        # `quiet` ends before the row begins and begins after it ended: who sees the one has seen the other.
+        # Lookers take no lock: what opens the circuit is never written to the era that they still see closed,
+        # and `quiet` ends before the row begins and begins after it ended.
+        failures = era.failures + 1 if failed else 0
+        if era.last is not None:
+            too_much = era.last.add(failed=failed, slow=slow)
+        else:
+            too_much = f"it failed {failures} times in a row" if failures >= self.policy.failure_threshold else ""
+        if too_much:
+            return self._open(failures, asked_s, too_much)
         if failed:
             era.quiet = False
-        era.failures = era.failures + 1 if failed else 0
-        if era.last is None:
-            era.quiet = not era.failures
-            bad = era.failures >= self.policy.failure_threshold
-            return self._open(era, era.failures, asked_s) if bad else None
-        era.last.add(failed=failed, slow=slow)
-        why = era.last.complaint()
-        return self._open(era, era.failures, asked_s, why=why) if why else None
+        era.failures = failures
+        era.quiet = era.last is None and not failures
+        return None
 
-    def _open(self, era: _Era, failures: int, asked_s: float, failed_probes: int = 0, why: str = "") -> Event:
+    def _open(self, failures: int, asked_s: float, why: str, failed_probes: int = 0) -> Event:
         open_s = max(self.policy.opening_s(failed_probes, self._draw), asked_s)
-        if self.policy.window is None:
-            why = f"it failed {failures} times in a row"
+        until_s = self._now() + open_s
         self._era = _Era(
-            closed=False, failures=failures, open_until_s=self._now() + open_s, failed_probes=failed_probes,
-            why=why or "its probe failed or was slow",
+            closed=False, failures=failures, open_until_s=until_s, failed_probes=failed_probes, why=why
         )  # fmt: skip
         return CircuitOpened(self.name, failures, open_s)
 

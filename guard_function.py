@@ -303,10 +303,8 @@ async def _perform(effect: Effect, sleep: Callable[[float], Awaitable[object]]) 
             return await call()
         case Attempt(flow, s):
             try:
-                async with asyncio.timeout(s) as timer:
+                async with asyncio.timeout(s):
                     return await _performed(flow, sleep)
-            except TimeoutError:
-                if timer.expired():
-                    raise AttemptTimedOut(s) from None
-                raise
+            except TimeoutError:  # the timer's: the function's own has its verdict and is an AgentError by now
+                raise AttemptTimedOut(s) from None
     raise not_an_effect(effect)

@@ -272,7 +272,7 @@ class Operation:
     began: int
     ended: int
     token: Any
-    outcome: Outcome | str | None  # None: acquire; a word: a turn by hand
+    outcome: Outcome | str | None  # None: acquire; a word: a turn by hand, or a look at the row
     result: Any
 
 
@@ -287,8 +287,10 @@ def linearizable(history: list[Operation], model: Model) -> bool:
         after = copy.copy(model)
         after.probes, after.generation_of = dict(model.probes), dict(model.generation_of)
         after.began_s, after.last = dict(model.began_s), list(model.last)
-        if isinstance(operation.outcome, str):
-            said: Any = after.turn(operation.outcome)
+        if operation.outcome == "look":
+            said: Any = after.row
+        elif isinstance(operation.outcome, str):
+            said = after.turn(operation.outcome)
         elif operation.outcome is None:
             said = after.acquire(operation.token, 0.0, math.inf)
         else:
@@ -318,6 +320,10 @@ def test_every_history_of_threads_is_linearizable(policy: BreakerPolicy, rounds:
     def act(thread: int, number: int) -> None:
         breaker, chance, mine = breakers[0], random.Random(f"{number}/{thread}"), []
         for step in range(3):
+            if chance.random() < 0.2:
+                began = next(tick)
+                row = breaker.snapshot().failures_in_a_row
+                mine.append(Operation(began, next(tick), None, "look", row))
             if chance.random() < 0.1:
                 how = chance.choice(["open", "half_open", "close"])
                 began = next(tick)

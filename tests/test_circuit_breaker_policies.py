@@ -136,6 +136,13 @@ def test_calls_that_answer_too_late_open_it_although_all_succeed(clock: Clock) -
         breaker.acquire()
 
 
+def test_a_slow_call_falls_out_too(clock: Clock) -> None:
+    breaker = windowed(clock, size=3, calls_min=3, slow_s=2.0)
+    for s in (2.0, 0.0, 0.0, 0.0):
+        took(breaker, clock, s)
+    assert breaker.snapshot().window == WindowCounts(3, 0, 0)
+
+
 def test_a_slow_failure_counts_for_both_rates(clock: Clock) -> None:
     breaker = windowed(clock, size=4, calls_min=4, slow_s=2.0)
     took(breaker, clock, 3.0, FAILURE)
@@ -213,6 +220,27 @@ def test_nobody_looks_at_the_clock_while_no_call_is_timed() -> None:
         with breaker.permit():
             pass
         breaker.acquire().settle(SUCCESS)
+
+
+class NoLock:
+    """In place of the breaker's lock, for calls that must not take it."""
+
+    def __enter__(self) -> None:
+        raise AssertionError("a healthy call took the lock")
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_a_healthy_call_takes_no_lock_also_after_a_failure_was_made_good(clock: Clock) -> None:
+    breaker = CircuitBreaker("it", now=clock)
+    settle_all(breaker, [FAILURE, SUCCESS])
+    breaker._lock = NoLock()  # type: ignore[assignment]
+    assert breaker(lambda: 42)() == 42
+    with breaker.permit():
+        pass
+    breaker.acquire().settle(SUCCESS)
+    with pytest.raises(AssertionError):
+        breaker.acquire().settle(FAILURE)
 
 
 # --- open times that grow --------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuit_breaker import BreakerPolicy, State
@@ -66,8 +66,8 @@ def act_of(step: str, number: int) -> tuple[float, Exception | None]:
     return 0.0, AgentError(f"{reason} {number}", reason=reason, retry_after_s=float(asked) if asked else None)
 
 
-def said(error: Exception) -> tuple[str, str]:
-    return type(error).__name__, str(error)
+def said(error: AgentError) -> tuple[str, str, str]:
+    return type(error).__name__, str(error), error.dependency
 
 
 def by_flow(steps: list[str], calls: int, gap_s: float, timeout_s: float, **options: Any) -> tuple[Seen, Guard]:
@@ -126,11 +126,13 @@ def by_skin(steps: list[str], calls: int, gap_s: float, timeout_s: float, **opti
     return seen, guard
 
 
+OFTEN = ["ok", "slow", "hang", "server_error"]
 STEPS = [*(reason for reason in VERDICTS if reason != "rejected"), "rate_limit=4", "overloaded=70", "server_error=2"]
 
 
+@settings(max_examples=300)
 @given(
-    steps=st.lists(st.sampled_from(["ok", "slow", "hang", "server_error", "connection", *STEPS]), max_size=12),
+    steps=st.lists(st.sampled_from(OFTEN) | st.sampled_from(STEPS), max_size=12),
     gap_s=st.sampled_from([0.0, 1.0, 61.0]),
     timeout_s=st.sampled_from([0.25, 5.0, 30.0]),
     retries=st.integers(0, 3),
@@ -358,6 +360,23 @@ def test_a_cancelled_probe_gives_its_place_back() -> None:
     run_jumping(clock, scenario())
     assert guard.breaker.snapshot().state is State.HALF_OPEN
     guard.breaker.peek()
+
+
+def test_a_circuit_that_is_open_is_no_reason_to_wait_for_a_token() -> None:
+    clock = Clock()
+    guard = guard_of(clock, limit=LimiterPolicy(per_minute=60, burst=1), breaker=BreakerPolicy(failure_threshold=1))
+    ask, calls = asking([Strange()], guard)
+    ended(clock, ask)  # takes the only token and opens the circuit
+    assert isinstance(ended(clock, ask), CircuitOpen)
+    assert (calls, clock.now_s) == ([1], 1000.0)
+
+
+def test_a_first_try_that_succeeds_gives_the_quota_a_token() -> None:
+    clock = Clock()
+    guard = guard_of(clock)
+    guard.quota.take()
+    ask, _ = asking([None], guard)
+    assert (ended(clock, ask), guard.quota.tokens) == ("answer 1", 500 - 14 + 1)
 
 
 def test_the_token_is_given_back_when_the_permit_is_refused_after_all() -> None:
