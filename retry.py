@@ -156,7 +156,8 @@ class RetryQuota:
 
     def succeeded(self, taken: float) -> None:
         """A call succeeded whose retries took `taken` tokens; 0 = at the first try."""
-        self.give_back(taken or self.first_try_gain)
+        if self._tokens < self.capacity:  # a full quota stays full, whenever it is looked at: no lock for healthy calls
+            self.give_back(taken or self.first_try_gain)
 
     def _refill(self, tokens: float) -> None:
         now_s = self._now()
