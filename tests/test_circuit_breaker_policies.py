@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from breaker_policy import CountWindow, WindowCounts
+from breaker_policy import CountWindow, LastCalls, WindowCounts
 from circuit_breaker import BreakerPolicy, CircuitBreaker, State
 from deadline import Deadline
 from errors import AgentError, CircuitOpen, ConfigurationError, Outcome
@@ -116,6 +116,13 @@ def test_reports_from_before_the_circuit_changed_are_not_in_the_next_window(cloc
     for permit in old:
         permit.settle(FAILURE)
     assert breaker.snapshot().window == WindowCounts()
+
+
+def test_counts_that_open_the_circuit_are_never_seen_while_it_still_lets_calls_through() -> None:
+    last = LastCalls(CountWindow(size=2, calls_min=1))
+    assert last.add(failed=False, slow=False) == ""
+    assert last.add(failed=True, slow=False) == "1 of its last 2 calls failed"
+    assert last.counts == WindowCounts(1, 0, 0)
 
 
 def test_a_snapshot_tells_the_rates() -> None:

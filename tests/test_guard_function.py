@@ -371,6 +371,17 @@ def test_a_circuit_that_is_open_is_no_reason_to_wait_for_a_token() -> None:
     assert (calls, clock.now_s) == ([1], 1000.0)
 
 
+def test_a_circuit_that_is_open_is_said_to_be_open_also_when_all_places_are_taken() -> None:
+    clock = Clock()
+    guard = guard_of(clock, places=1, breaker=BreakerPolicy(failure_threshold=1))
+    ask, calls = asking([], guard)
+    with guard.bulkhead.place():
+        assert isinstance(ended(clock, ask), BulkheadFull)
+        guard.breaker.acquire().settle(Outcome.FAILURE)
+        assert isinstance(ended(clock, ask), CircuitOpen)
+    assert calls == [0]
+
+
 def test_a_first_try_that_succeeds_gives_the_quota_a_token() -> None:
     clock = Clock()
     guard = guard_of(clock)
