@@ -16,10 +16,12 @@ import pytest
 
 from circuit_breaker import BreakerPolicy, State
 from circuit_breaker_redis import SharedBreaker
-from errors import AgentError, CircuitOpen, ConfigurationError, Outcome
+from doors.aio import AsyncDoor
+from doors.blocking import BlockingDoor
+from errors import AgentError, AttemptTimedOut, CircuitOpen, ConfigurationError, Outcome
 from events import Event, RedisBack, RedisUnavailable
 from faults import FaultPlan, parse_fault
-from flow import Script
+from flow import Script, attempt
 from rate_limiter import LimiterPolicy
 from rate_limiter_redis import SharedBucket
 from redis_link import WAIT_S, RedisLink
@@ -368,6 +370,20 @@ def test_a_server_whose_clock_was_set_back_does_not_stay_open_for_longer_than_it
     assert refused.value.retry_after_s == pytest.approx(60, abs=1)
 
 
+def test_keys_that_end_while_a_probe_runs_cost_one_more_probe(server: Server) -> None:
+    process = Process(server.url)
+    process.calls(FAILURE, FAILURE)
+    server.do("HSET", "unflappable:{x}:breaker:v1", "until", 0)
+    process.clock.offset_s += 61
+    probe = process.breaker.acquire()
+    server.do("DEL", "unflappable:{x}:breaker:v1", "unflappable:{x}:probes:v1")
+    assert probe.settle(SUCCESS) is None
+    process.clock.offset_s += 1
+    again = process.breaker.acquire()
+    assert again.settle(SUCCESS) is not None
+    assert process.breaker.state is State.CLOSED
+
+
 # --- the performer ---------------------------------------------------------------------------------------
 
 
@@ -402,6 +418,27 @@ def test_on_asyncio_a_hang_is_bounded_and_other_tasks_go_on(server: Server) -> N
         await run.aclose()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+def test_a_timeout_of_the_call_ends_the_wait_for_redis_at_once(server: Server, kind: str) -> None:
+    run = RedisScripts.from_url(server.url)
+    link = RedisLink(run.identity)
+    server.pause()
+    flow = attempt(link.asking(PING, lambda reply: reply), 0.05)
+    begun_s = time.monotonic()
+
+    async def scenario() -> None:
+        try:
+            await AsyncDoor({Script: run.perform_async}).run(flow)
+        finally:
+            await run.aclose()
+
+    with pytest.raises(AttemptTimedOut):
+        BlockingDoor({Script: run.perform}).run(flow) if kind == "blocking" else asyncio.run(scenario())
+    assert time.monotonic() - begun_s < 0.15
+    assert link.is_ready()  # who was cut short says nothing about Redis
+    server.resume()
 
 
 def test_a_cancelled_script_leaves_no_reply_behind_for_the_next(server: Server) -> None:
