@@ -11,6 +11,8 @@ since each success ends the row, and to one that answers too late to be of use. 
 last N calls sees both (resilience4j's COUNT_BASED sliding window, and its names). It is a ring:
 a call costs the same however large it is. One that is slow and failed counts for both rates.
 
+    BreakerPolicy(window=CountWindow(size=50, slow_s=2.0), open_s_growth=2.0, open_s_jitter=0.5)
+
 What this deliberately does not do: forget with time (a quiet night proves nothing), lock (the
 breaker that owns it does), or count calls that say nothing about the dependency.
 """
