@@ -162,7 +162,7 @@ class GeminiParser:
             return self._take_thought(part)
         if kinds == ["functionCall"]:
             return self._take_call(part)
-        if kinds == ["text"] or _signature(part):
+        if kinds == ["text"] or part.keys() == {"thoughtSignature"}:
             return self._take_text(part)
         if part:
             self._add(Other({"type": "gemini_part", "part": part}))
