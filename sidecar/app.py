@@ -42,6 +42,8 @@ T = TypeVar("T")
 AGENTS_KEEP_S, AGENTS_WAIT_S = 1.0, 1.0
 CHECKS_KEEP_S, CHECKS_WAIT_S = 5.0, 3.0
 """kubelet asks every 5 s and waits 5 s."""
+API_WAIT_S = 2.5
+"""More than a connection gets (`checks.CONNECT_S`), less than the other checks."""
 READ_WAIT_S = 5.0
 READERS_MAX = 4
 """Traces and metrics read, or sent to slow readers, side by side: each may be 4 MB."""
@@ -80,11 +82,15 @@ class Sidecar:
         looks: dict[str, Callable[[], Check]] = {
             "configuration": lambda: checks.check_configuration(settings),
             "key": lambda: checks.check_key(settings),
-            "model_api": lambda: checks.check_model_api(settings, checks.connection_problem),
             "disk_space": lambda: checks.check_disk_space((settings.notes_dir, settings.state_dir)),
             "notes_folder": lambda: checks.check_notes_folder(settings.notes_dir),
         }
         self._looks = {name: Kept(look, keep_s=CHECKS_KEEP_S, wait_s=CHECKS_WAIT_S) for name, look in looks.items()}
+        # Each API on its own: one that swallows packets must not hide that another one answers.
+        self._apis: dict[str, Kept[str | None]] = {
+            url: Kept(partial(_problem, url), keep_s=CHECKS_KEEP_S, wait_s=API_WAIT_S)
+            for url in checks.api_urls(settings)
+        }
         self._readers = Limited(READERS_MAX, READ_WAIT_S)
         self._was_ready: bool | None = None
 
@@ -102,13 +108,24 @@ class Sidecar:
 
     async def ready(self, request: Request) -> Response:
         """Whether a question could be answered now, by the model that was asked for."""
-        done = await asyncio.gather(*map(_outcome, self._looks.values()))
-        found = dict(zip(self._looks, done, strict=True)) | await self._of_agents()
+        done, api, agents = await asyncio.gather(
+            asyncio.gather(*map(_outcome, self._looks.values())), self._of_apis(), self._of_agents()
+        )
+        found = {**dict(zip(self._looks, done, strict=True)), "model_api": api, **agents}
         reasons = [f"{name}: {check.detail}" for name, check in found.items() if not check.ok]
         self._note(reasons)
         shown = {name: {"ok": check.ok, "detail": check.detail} for name, check in found.items()}
         body = {"status": "not_ready" if reasons else "ready", "checks": shown, "reasons": reasons}
         return answer(body, 503 if reasons else 200)
+
+    async def _of_apis(self) -> Check:
+        async def problem(url: str, kept: Kept[str | None]) -> str | None:
+            try:
+                return await kept.get()
+            except TimeoutError:
+                return f"{checks.server_name(url)} does not answer in time"
+
+        return checks.check_model_api(await asyncio.gather(*(problem(*each) for each in self._apis.items())))
 
     async def _of_agents(self) -> dict[str, Check]:
         try:
@@ -177,6 +194,13 @@ def asked_for(query: Mapping[str, str]) -> tuple[int, dict[str, str]]:
 def log(level: int, event: str, **fields: Any) -> None:
     """One line in the log of the sidecar."""
     logging.getLogger("unflappable.sidecar").log(level, event, extra={FIELDS: fields})
+
+
+def _problem(url: str) -> str | None:
+    try:
+        return checks.connection_problem(url)
+    except Exception as error:  # whatever else a look at a foreign server meets, it is a reason like any other
+        return one_line(f"{checks.server_name(url)}: {type(error).__name__}: {error}")
 
 
 async def _outcome(look: Kept[Check]) -> Check:

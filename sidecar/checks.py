@@ -17,7 +17,7 @@ import shutil
 import socket
 import ssl
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -91,20 +91,21 @@ def key_problem(link: Link, settings: Settings) -> str | None:
     return None if shape.fullmatch(key) else f"{name} does not look like a key"
 
 
-def check_model_api(settings: Settings, connect: Callable[[str], str | None]) -> Check:
-    """Whether the API of some usable link can be reached.
+def api_urls(settings: Settings) -> list[str]:
+    """Where the links that have their key are asked, each place once."""
+    usable = (link for link in _real(_links(settings)) if key_problem(link, settings) is None)
+    return list(dict.fromkeys(base_url(link, settings) for link in usable))
+
+
+def check_model_api(problems: Sequence[str | None]) -> Check:
+    """Whether one of the APIs can be reached.
 
     Args:
-        settings: with the chain.
-        connect: what keeps a URL from being reached, or None; `connection_problem`.
+        problems: of each of `api_urls`, as `connection_problem` tells it.
     """
-    usable = [link for link in _real(_links(settings)) if key_problem(link, settings) is None]
-    if not usable:
+    if not problems:
         return Check(False, "not asked: no model of the chain has its key")
-    urls = dict.fromkeys(base_url(link, settings) for link in usable)
-    problems = {url: connect(url) for url in urls}
-    detail = "; ".join(why for why in problems.values() if why)
-    return Check(not all(problems.values()), detail)
+    return Check(None in problems, "; ".join(filter(None, problems)))
 
 
 def base_url(link: Link, settings: Settings) -> str:
@@ -118,7 +119,7 @@ def connection_problem(url: str) -> str | None:
     """Why the server of a URL, or the proxy before it, cannot be reached; None when it can. Sends no request."""
     parts = urlsplit(url)
     proxy = _proxy(parts.scheme, parts.hostname or "")
-    name = one_line(parts.netloc.rpartition("@")[2], 100) + (" through the proxy" if proxy else "")
+    name = server_name(url) + (" through the proxy" if proxy else "")
     try:
         _connect(urlsplit(proxy) if proxy else parts)
     except TimeoutError:
@@ -129,6 +130,11 @@ def connection_problem(url: str) -> str | None:
         why = getattr(error, "strerror", None) or str(error)
         return f"{name} cannot be reached: {one_line(why)}"
     return None
+
+
+def server_name(url: str) -> str:
+    """The server of a URL, without a password."""
+    return one_line(urlsplit(url).netloc.rpartition("@")[2], 100)
 
 
 def _connect(to: SplitResult) -> None:

@@ -38,6 +38,9 @@ IDLE_S = 5
 CONNECTIONS_MAX = 128
 """Far above what probes, a metrics scraper and a person need; far below any limit of descriptors."""
 
+NEW_S = 0.5
+"""For so long a connection keeps its place before those that wait for us: its request may just not be read yet."""
+
 ACCEPTED_MAX = 64
 """Connections taken at once. Half of CONNECTIONS_MAX: a new one is read before newer ones can push it out."""
 
@@ -65,7 +68,7 @@ class BoundedProtocol(H11Protocol):
         self._begin()
         if len(self.connections) > CONNECTIONS_MAX:
             kept = cast("set[BoundedProtocol]", self.connections)
-            min(kept, key=lambda one: (one.is_answering, one.since_s)).drop()
+            min(kept, key=lambda one: (one.deserves_its_place, one.since_s)).drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
@@ -74,9 +77,10 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     @property
-    def is_answering(self) -> bool:
-        """Whether it waits for us, not for its client."""
-        return self.cycle is not None and not self.cycle.response_complete and not self.flow.write_paused
+    def deserves_its_place(self) -> bool:
+        """Whether it waits for us, not for its client, or is too new to tell."""
+        answering = self.cycle is not None and not self.cycle.response_complete and not self.flow.write_paused
+        return answering or self.loop.time() - self.since_s < NEW_S
 
     def drop(self) -> None:
         """End the connection at once, whatever is still unsent."""

@@ -127,7 +127,7 @@ def fake_api() -> Iterator[FakeApi]:
                 with contextlib.suppress(OSError):
                     connection, _ = server.accept()
                     with connection:
-                        api.connections += 1
+                        api.connections += not ended.is_set()  # the last one only wakes this thread
                         connection.settimeout(5)
                         api.received.append(connection.recv(65_536))
 

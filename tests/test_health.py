@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from circuit_breaker import BreakerSnapshot, State
 from config import Settings
 from safe_text import register_secret
 from sidecar.aside import Busy, Kept, Limited
+from sidecar.checks import Check
 from stores.heartbeat import FOLDER
 from stores.traces import FILE_NAME, TraceStore
 from tests.support_health import GOOD_KEY, FakeApi, Running, agent, fake_api, running, until
@@ -153,7 +155,7 @@ def test_ready_says_what_it_looked_at(server: Running, api: FakeApi) -> None:
     body = reply.json
     assert (body["status"], body["reasons"]) == ("ready", [])
     assert list(body["checks"]) == [
-        "configuration", "key", "model_api", "disk_space", "notes_folder", "breakers", "agents",
+        "configuration", "key", "disk_space", "notes_folder", "model_api", "breakers", "agents",
     ]  # fmt: skip
     assert all(check["ok"] for check in body["checks"].values())
     assert b"".join(api.received) == b""  # a connection, no request
@@ -183,7 +185,7 @@ def test_a_check_that_hangs_is_a_reason_and_holds_up_nothing_else(
 ) -> None:
     hang = threading.Event()
     monkeypatch.setattr(sidecar.app, "CHECKS_WAIT_S", 0.2)
-    monkeypatch.setattr(sidecar.checks, "connection_problem", lambda url: "late" if hang.wait(30) else None)
+    monkeypatch.setattr(sidecar.checks, "check_notes_folder", lambda folder: Check(hang.wait(30)))
     try:
         with running(settings) as server:
             reply = server.get("/health/ready")
@@ -191,7 +193,31 @@ def test_a_check_that_hangs_is_a_reason_and_holds_up_nothing_else(
     finally:
         hang.set()
     assert reply.status == 503
-    assert reply.json["reasons"] == ["model_api: cannot be told within 0.2 s"]
+    assert reply.json["reasons"] == ["notes_folder: cannot be told within 0.2 s"]
+
+
+def test_an_api_that_swallows_everything_does_not_hide_one_that_answers(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hang = threading.Event()
+    monkeypatch.setattr(sidecar.app, "API_WAIT_S", 0.2)
+    monkeypatch.setattr(
+        sidecar.checks, "connection_problem", lambda url: None if "gemini" in url else str(hang.wait(30))
+    )
+    both = replace(
+        settings,
+        anthropic_base_url="http://claude:1",
+        gemini_base_url="http://gemini",
+        gemini_api_key="AIzaSy0123456789abcdef",
+        model_chain="anthropic:claude-sonnet-5-5,google:gemini-3.6-flash",
+    )
+    try:
+        with running(both) as server:
+            reply = server.get("/health/ready")
+    finally:
+        hang.set()
+    assert reply.status == 200
+    assert reply.json["checks"]["model_api"] == {"ok": True, "detail": "claude:1 does not answer in time"}
 
 
 def test_hundreds_who_wait_for_a_check_that_hangs_do_not_keep_live_waiting(
@@ -219,7 +245,10 @@ def test_a_check_that_breaks_is_a_reason(settings: Settings, monkeypatch: pytest
     monkeypatch.setattr(sidecar.checks, "connection_problem", broken)
     with running(settings) as server:
         reply = server.get("/health/ready")
-    assert reply.json["reasons"] == ["model_api: LookupError: no␛[2Jidea"]
+    assert settings.anthropic_base_url is not None
+    assert reply.json["reasons"] == [
+        f"model_api: {settings.anthropic_base_url.removeprefix('http://')}: LookupError: no␛[2Jidea"
+    ]
 
 
 # --- traces and metrics ----------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ import sidecar.checks
 from circuit_breaker import BreakerSnapshot, State
 from config import Settings, read_settings
 from sidecar.checks import (
+    Check,
+    api_urls,
     check_agents,
     check_breakers,
     check_configuration,
@@ -24,7 +26,7 @@ from sidecar.checks import (
     connection_problem,
 )
 from stores.heartbeat import read_heartbeats
-from tests.support_health import GOOD_KEY, agent, fake_api
+from tests.support_health import GOOD_KEY, agent, fake_api, until
 
 CLAUDES = "anthropic:claude-sonnet-5-5,anthropic:claude-haiku-5-5"
 BOTH = f"{CLAUDES},google:gemini-3.6-flash"
@@ -88,19 +90,18 @@ def test_one_link_with_its_key_is_enough_and_the_other_is_told() -> None:
 
 def test_the_api_is_reached_by_a_connection_and_asked_nothing() -> None:
     with fake_api() as api:
-        assert check_model_api(settings(anthropic_base_url=api.url), connection_problem).ok
+        assert connection_problem(api.url) is None
+        until(lambda: bool(api.received))
     assert api.connections == 1
     assert b"".join(api.received) == b""
 
 
-def test_an_api_that_nobody_serves_is_a_reason() -> None:
+def test_an_api_that_nobody_serves_is_a_reason_that_tells_no_password() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # taken, but not listened to
-        url = f"http://user:pa55word@127.0.0.1:{free.getsockname()[1]}"
-        check = check_model_api(settings(anthropic_base_url=url), connection_problem)
-    assert not check.ok
-    assert "cannot be reached: Connection refused" in check.detail
-    assert "pa55word" not in check.detail
+        port = free.getsockname()[1]
+        problem = connection_problem(f"http://user:pa55word@127.0.0.1:{port}")
+    assert problem == f"127.0.0.1:{port} cannot be reached: Connection refused"
 
 
 def test_a_silent_handshake_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,31 +137,27 @@ def test_behind_a_proxy_the_proxy_must_be_reached(monkeypatch: pytest.MonkeyPatc
     with fake_api() as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
         assert connection_problem("https://api.anthropic.com") is None
+        until(lambda: bool(proxy.received))
     assert b"".join(proxy.received) == b""
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     assert "through the proxy" in (connection_problem("https://api.anthropic.com") or "")
 
 
+def test_each_api_is_asked_once_and_only_where_there_is_a_key() -> None:
+    chain = f"{BOTH},local:qwen3:8b@http://localhost:11434,practice"
+    both = settings(model_chain=chain, gemini_api_key=GEMINI_KEY)
+    claude, gemini = "https://api.anthropic.com", "https://generativelanguage.googleapis.com"
+    assert api_urls(both) == [claude, gemini, "http://localhost:11434"]
+    assert api_urls(replace(both, gemini_api_key=None)) == [claude, "http://localhost:11434"]
+    assert api_urls(settings(anthropic_api_key=None)) == []
+    assert api_urls(settings(model_chain="nonsense")) == []
+
+
 def test_one_api_that_answers_is_enough_and_the_other_is_told() -> None:
-    chain = settings(
-        model_chain=BOTH, gemini_api_key=GEMINI_KEY, gemini_base_url="http://gemini", anthropic_base_url="http://claude"
-    )
-    asked = []
-
-    def connect(url: str) -> str | None:
-        asked.append(url)
-        return "claude is away" if url == "http://claude" else None
-
-    check = check_model_api(chain, connect)
-    assert check.ok
-    assert check.detail == "claude is away"
-    assert asked == ["http://claude", "http://gemini"]
-    assert not check_model_api(chain, lambda url: "away").ok
-
-
-def test_without_a_key_nobody_is_connected() -> None:
-    check = check_model_api(settings(anthropic_api_key=None), lambda url: pytest.fail("connected"))
-    assert not check.ok
+    assert check_model_api([None]) == Check(True)
+    assert check_model_api(["claude is away", None]) == Check(True, "claude is away")
+    assert check_model_api(["claude is away", "gemini, too"]) == Check(False, "claude is away; gemini, too")
+    assert not check_model_api([]).ok
 
 
 # --- disk ------------------------------------------------------------------------------------------------
