@@ -20,7 +20,7 @@ from errors import ConfigurationError
 from events import AttemptAbandoned, AttemptStarted, FaultInjected, FellBack, Stamped, TextStreamed
 from faults import parse_fault
 from tests.fake_gemini import FakeGemini, Refuse, call, calls, chunk, raw_chunk, says
-from tests.fake_messages import Cut, FakeMessages, Scripted, Silence, Stall, Status, Stream
+from tests.fake_messages import Cut, Drip, FakeMessages, Scripted, Silence, Stall, Status, Stream
 from tests.fake_messages import calls as claude_calls
 from tests.fake_messages import message as claude_message
 from tests.fake_messages import says as claude_says
@@ -227,6 +227,28 @@ def test_whatever_else_gemini_does_the_next_is_asked_and_it_is_told(
     assert time.monotonic() - begun_s < 3
 
 
+@pytest.mark.parametrize("behaviour", [Silence(), Stall(says("half of it"), frames=1), Drip(says("a" * 99), 1, 0.03)])
+def test_a_question_ends_by_its_deadline_whatever_gemini_does(make: Make, behaviour: Scripted) -> None:
+    two = make([], [behaviour], MODEL_CHAIN=GEMINI, TOTAL_TIMEOUT="0.6")
+    begun_s = time.monotonic()
+    report = two.ask("Hello").report
+    assert time.monotonic() - begun_s <= 0.6 + 0.25
+    assert report.error is not None
+    assert (report.status, report.error.type) == ("failed", "DeadlineExceeded")
+
+
+def test_the_key_of_gemini_is_in_nothing_that_is_written(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    key = FakeGemini.key
+    two = make([], [Refuse(403, "PERMISSION_DENIED", f"The key {key} was reported as leaked.")], MODEL_CHAIN=GEMINI)
+    answer = two.ask("Hello")
+    two.agent.traces.close(5.0)
+    written = [str(answer.report.error), caplog.text, str(two.agent.traces.get(answer.trace_id)), str(two.events)]
+    assert all("leaked" in text for text in written[:1])
+    assert not any(key in text for text in written)
+    assert not any(key in path.read_bytes().decode("latin-1") for path in two.folder.rglob("*") if path.is_file())
+
+
 def test_an_empty_purse_at_anthropic_goes_to_the_other_provider_past_haiku(make: Make) -> None:
     two = make([Status(402)], [Stream(says("fine"))])
     assert two.ask("Hello").report.model == GEMINI
@@ -312,6 +334,16 @@ def test_a_local_server_is_one_more_link_and_needs_no_key(make: Make) -> None:
     assert (sent.path, sent.body["model"]) == ("/v1/messages", "qwen3:8b")
     assert (sent.headers["x-api-key"], sent.headers["anthropic-version"]) == ("local", "2023-06-01")
     assert not {"output_config", "cache_control"} & sent.body.keys()
+
+
+def test_a_password_of_a_local_server_goes_there_and_is_shown_nowhere(make: Make) -> None:
+    local = make([Stream(claude_says("hi"))], [])
+    url = local.claude.url.replace("//", "//me:hunter2-secret@")
+    two = make([], [], MODEL_CHAIN=f"local:qwen3:8b@{url}")
+    answer = two.ask("Hello")
+    assert answer.report.text == "hi"
+    assert local.claude.requests[0].headers["authorization"].startswith("Basic ")
+    assert "hunter2" not in str(answer.report.model) + str(two.events) + repr(two.agent.settings)
 
 
 def test_what_a_local_model_thought_is_never_sent_to_claude(make: Make) -> None:

@@ -182,17 +182,36 @@ def test_usage_that_was_not_told_is_unknown(said: dict[str, Any], usage: Usage) 
 def test_whatever_a_server_sends_is_an_answer_or_an_error_of_ours(data: st.DataObject) -> None:
     values = st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=4),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["candidates", "content", "parts", "text", "functionCall", "name", "args", "id", "finishReason",
-                 "error", "thoughtSignature", "thought", "usageMetadata", "promptFeedback", "blockReason", "index", "code"]
-            ),
-            inner,
-            max_size=4,
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        "candidates",
+                        "content",
+                        "parts",
+                        "text",
+                        "functionCall",
+                        "name",
+                        "args",
+                        "id",
+                        "finishReason",
+                        "error",
+                        "thoughtSignature",
+                        "thought",
+                        "usageMetadata",
+                        "promptFeedback",
+                        "blockReason",
+                        "index",
+                        "code",
+                    ]
+                ),
+                inner,
+                max_size=4,
+            )
         ),
         max_leaves=12,
-    )  # fmt: skip
+    )
     parser = GeminiParser(LINK)
     try:
         for one in data.draw(st.lists(values, max_size=4)):
