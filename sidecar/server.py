@@ -65,6 +65,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         # asyncio does this only for sockets it made itself; without it each answer waits 40 ms for an ACK.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.since_s = self.loop.time()
         self._begin()
         if len(self.connections) > CONNECTIONS_MAX:
             kept = cast("set[BoundedProtocol]", self.connections)
@@ -118,7 +119,6 @@ class BoundedProtocol(H11Protocol):
     def _begin(self) -> None:
         if self._end is not None:
             self._end.cancel()
-        self.since_s = self.loop.time()
         self._end = self.loop.call_later(EXCHANGE_S, self.drop)
 
 
