@@ -15,15 +15,19 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import models.claude
 from circuit_breaker import BreakerPolicy
 from config import Settings
-from core.conversation import Checkpoint, Conversation
-from core.turn import AskModel, Rules, Turn, TurnReport, answering, closing
+from core.conversation import Conversation
+from core.journal import Checkpoint, RecordIntents, RecordOutcome, recording, write_s
+from core.report import TurnReport
+from core.turn import AskModel, Rules
 from deadline import Deadline
 from disk import Disk
 from doors.aio import AsyncDoor
@@ -34,18 +38,22 @@ from faults import FaultPlan, parse_fault
 from fetch import FetchAsync, FetchBlocking
 from flow import Effect, Fetch, Flow, RunTools, Script, emit
 from guard import Guards
-from messages import NO_USAGE, Reply, Usage
+from messages import NO_USAGE, CallResult, Reply, Usage
 from models.chain import PRACTICE, Converse, Link, asking, parse_chain
 from models.claude import ClaudeAsync, ClaudeBlocking
 from models.gemini import GeminiAsync, GeminiBlocking
 from models.providers import ModelsAsync, ModelsBlocking
 from oversight.approvals import Answer as Approval
 from oversight.approvals import ApproveMode, AskHuman
+from platform_edges import Files
 from rate_limiter import LimiterPolicy
 from redis_link import RedisLink
 from retry import RetryPolicy
 from safe_text import one_line
+from session import Session, Unfinished
 from stores.redis_scripts import RedisScripts
+from stores.session_rows import SessionInfo
+from stores.sessions import Place, SessionStore
 from stores.traces import TraceStore
 from telemetry.counting import Meter
 from telemetry.logs import LogListener
@@ -95,6 +103,26 @@ class Totals:
         self.cost_usd = None if unknown else (self.cost_usd or 0.0) + (report.cost_usd or 0.0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What an agent stands on. The defaults are the real things; a simulation brings its own.
+
+    Args:
+        now, wall: the monotonic clock and the wall clock, in seconds.
+        token: draws so many bytes that nobody can guess, in hex.
+        files: the system calls behind saving.
+        traces: where traces are kept, by STATE_DIR.
+        sessions: where sessions are kept, by STATE_DIR: that folder, or an open connection.
+    """
+
+    now: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    token: Callable[[int], str] = secrets.token_hex
+    files: Files = field(default_factory=Files)
+    traces: Callable[[Path], TraceStore] = TraceStore
+    sessions: Callable[[Path], Place] = lambda folder: folder
+
+
 class Agent:
     """The parts that both agents share.
 
@@ -105,6 +133,7 @@ class Agent:
         seed: repeats faults, jitter and practice answers; None draws one.
         approve: who approves doubtful writes.
         listeners: told every event.
+        world: what it stands on.
 
     Raises ConfigurationError for a chain or a fault that makes no sense, or a chain without a usable link.
     """
@@ -118,19 +147,21 @@ class Agent:
         seed: int | None = None,
         approve: ApproveMode = "ask",
         listeners: Sequence[Listener] = (),
+        world: World | None = None,
     ) -> None:
         self.settings, self.approve, self.offline = settings, approve, offline
+        self.world = world or World()
         parse_chain(settings.model_chain)  # one that makes no sense is an error also where it is not used
         self.links = (PRACTICE,) if offline else usable_links(settings)
         self.seed = seed if seed is not None else secrets.randbits(32)
         self.plan = FaultPlan((), self.seed)
         self.redis = RedisScripts.from_url(settings.redis_url, self.plan) if settings.redis_url else None
-        self.guards = _guards(settings, self.seed, self.redis)
+        self.guards = _guards(settings, self.seed, self.redis, self.world.now)
         self.toolbox = Toolbox(self._tools())
         self.known_fault_targets = self._fault_targets()
         _check_breakers(settings, [*self.known_fault_targets, "model"])
         self.plan.replace([parse_fault(spec, self.known_fault_targets) for spec in fault_specs])
-        self.traces = TraceStore(settings.state_dir)
+        self.traces = self.world.traces(settings.state_dir)
         self.totals = Totals()
         self.last_trace_id: str | None = None
         self._model_attempts = 0
@@ -145,17 +176,32 @@ class Agent:
         ]
         self.rules = Rules(
             self.toolbox,
-            time.monotonic,
+            self.world.now,
             total_s=settings.total_timeout_s,
             tool_s=settings.tool_timeout_s,
             max_tokens=settings.max_tokens,
         )
-        self.new_session()
+        self.sessions = SessionStore(self.world.sessions(settings.state_dir), self.world.wall)
+        self.session = Session(self.sessions, self.rules, partial(self.world.token, 8))
+
+    @property
+    def session_id(self) -> str:
+        """The id of the session this agent is in."""
+        return self.session.id
+
+    @property
+    def conversation(self) -> Conversation:
+        """What was said in it so far."""
+        return self.session.conversation
+
+    @property
+    def unfinished(self) -> Unfinished | None:
+        """The question in this session that a crash cut off; `resume` goes on with it."""
+        return self.session.unfinished
 
     def new_session(self) -> None:
-        """Forget the conversation and start another one."""
-        self.session_id = secrets.token_hex(8)
-        self.conversation = Conversation(self.session_id)
+        """Begin another session; the one so far stays in the store."""
+        self.session.renew()
         self.totals = Totals()
 
     def begin_heartbeat(self) -> None:
@@ -165,7 +211,13 @@ class Agent:
     # --- what both doors run
 
     def _flows(self) -> dict[type[Effect], Callable[[Any], Flow[Any]]]:
-        return {AskModel: self._asking, RunTools: self._running}
+        return {
+            AskModel: self._asking,
+            RunTools: self._running,
+            Checkpoint: self.sessions.checkpointing,
+            RecordIntents: self.sessions.intending,
+            RecordOutcome: self.sessions.recording,
+        }
 
     def _asking(self, effect: AskModel) -> Flow[Reply]:
         return asking(
@@ -173,26 +225,42 @@ class Agent:
             self.links,
             self.guards,
             deadline=effect.deadline,
-            now=time.monotonic,
+            now=self.world.now,
             llm_timeout_s=self.settings.llm_timeout_s,
         )
 
     def _running(self, effect: RunTools) -> Flow[Any]:
+        deadline, session_id, turn_id = Deadline(effect.deadline_at_s), self.session_id, self.session.turn.id
+
+        def keep(result: CallResult) -> Flow[None]:
+            return recording(session_id, turn_id, result, write_s(deadline, self.world.now()))
+
         calls: Sequence[Prepared] = effect.calls
-        return executing_all(calls, Deadline(effect.deadline_at_s), self.settings.tool_timeout_s, time.monotonic)
+        return executing_all(calls, deadline, self.settings.tool_timeout_s, self.world.now, keep)
 
-    def _begin(self, question: str) -> dict[str, str | int]:
+    def _begin(self, question: str | None, task_id: str) -> Flow[TurnReport]:
+        """Take up this question, or with None the one that was cut off; the flow that answers it."""
+        turn_id = self.world.token(16)
+        if question is None:
+            self.session.take_up(self.approve)
+            flow = self.session.resuming()
+        else:
+            self.session.begin(question, self.approve, turn_id, task_id)
+            flow = self.session.asking()
         self._model_attempts = 0
-        self._turn = Turn.begin(self.conversation, question, self.approve, self.rules)
-        self.pulse.begin_turn(self._turn.deadline.at_s)
-        self.last_trace_id = secrets.token_hex(16)
-        return {"turn": self.last_trace_id, "session": self.session_id, "user": self.settings.user}
+        self.pulse.begin_turn(self.session.turn.deadline.at_s)
+        self.last_trace_id = turn_id
+        return flow
 
-    def _end(self, report: TurnReport, scope: Mapping[str, str | int]) -> Answer:
+    def _scope(self) -> dict[str, str | int]:
+        return {"turn": self.last_trace_id or "", "session": self.session_id, "user": self.settings.user}
+
+    def _end(self, report: TurnReport) -> Answer:
         self.totals.add(report)
-        return Answer(report, str(scope["turn"]), self.session_id, self._model_attempts)
+        return Answer(report, self.last_trace_id or "", self.session_id, self._model_attempts)
 
     def _close(self) -> None:
+        self.sessions.close()
         self.pulse.stop()
         if counts := self._meter.take():  # of a question that has no end
             self.traces.save(None, counts)
@@ -210,22 +278,24 @@ class Agent:
     # --- the parts
 
     def _tools(self) -> list[Tool]:
-        settings, guards, plan = self.settings, self.guards, self.plan
-        disk = Disk(plan)
+        settings, guards, plan, world = self.settings, self.guards, self.plan, self.world
+        nonce = partial(world.token, 8)
+        disk = Disk(plan, world.files)
         disk.sweep_temps(settings.notes_dir)  # of saves that a crash cut short
         return [
             calculator_tool(guards, plan),
             save_note_tool(settings.notes_dir, disk, guards, plan),
-            find_notes_tool(settings.notes_dir, disk, guards, plan),
+            find_notes_tool(settings.notes_dir, disk, guards, plan, nonce),
             weather_tool(
                 settings.open_meteo_geocoding_url,
                 settings.open_meteo_forecast_url,
                 guards,
                 plan,
                 LastGood(),
-                time.monotonic,
+                world.now,
+                world.wall,
             ),
-            search_tool(_search_providers(settings), guards, plan, LastGood(), time.monotonic),
+            search_tool(_search_providers(settings, world.wall), guards, plan, LastGood(), world.now, nonce),
             *(one.bind(guards, plan) for one in USER_TOOLS),
         ]
 
@@ -261,7 +331,6 @@ class AsyncAgent(Agent):
             Converse: self._models,
             Fetch: FetchAsync(_services(settings)),
             AskHuman: ask_human or _nobody_async,
-            Checkpoint: _keep_async,
         }
         if self.redis is not None:
             performers[Script] = self.redis.perform_async
@@ -272,22 +341,49 @@ class AsyncAgent(Agent):
         """The same, with the health of the running loop; call it on the loop."""
         self.pulse.start(asyncio.get_running_loop())
 
-    async def ask(self, question: str) -> Answer:
-        """Answer one question. Failures are in the report; after `stop()` its status is "cancelled"."""
+    async def ask(self, question: str, task_id: str = "") -> Answer:
+        """Answer one question. Failures are in the report; after `stop()` its status is "cancelled".
+
+        Args:
+            question: what is asked.
+            task_id: given again with the same question, also by another process or after a crash, the
+                stored answer is given. Raises ConfigurationError for one that is empty or too long.
+        """
+        return await self._answer(self._begin(question, task_id))
+
+    async def resume(self) -> Answer:
+        """Finish the question that a crash cut off (`unfinished`). Raises ConfigurationError when there is none."""
+        return await self._answer(self._begin(None, ""))
+
+    async def open_session(self, which: str) -> Unfinished | None:
+        """Change to another session: its id, the beginning of its id, or "latest". What was cut off in it.
+
+        Raises:
+            ConfigurationError: there is no such session, or another process has it open.
+            AgentError: it cannot be read.
+        """
+        found = await self.door.run(self.session.opening(which), self._scope())
+        self.totals = Totals()
+        return found
+
+    async def list_sessions(self, limit: int = 20) -> list[SessionInfo]:
+        """The sessions last used, newest first. Raises AgentError when they cannot be read."""
+        return await self.door.run(self.session.listing(limit), self._scope())
+
+    async def _answer(self, flow: Flow[TurnReport]) -> Answer:
         self.begin_heartbeat()
-        scope = self._begin(question)
-        flow = answering(self._turn, self.conversation, self.rules)
+        scope = self._scope()
         self._task = asyncio.create_task(self.door.run(flow, scope))
         try:
             report = await self._task
         except asyncio.CancelledError:
-            report = await asyncio.shield(self.door.run(closing(self._turn, self.conversation, self.rules), scope))
+            report = await asyncio.shield(self.door.run(self.session.closing(), scope))
             if _cancelled_from_outside():
                 raise
         finally:
             self._task = None
             self.pulse.end_turn()
-        return self._end(report, scope)
+        return self._end(report)
 
     def stop(self) -> None:
         """Stop the running question; `ask` returns soon, with what was kept."""
@@ -319,23 +415,39 @@ class BlockingAgent(Agent):
             Converse: self._models,
             Fetch: FetchBlocking(_services(settings)),
             AskHuman: ask_human or (lambda effect, branch: Approval.NOBODY),
-            Checkpoint: lambda effect, branch: None,
         }
         if self.redis is not None:
             performers[Script] = self.redis.perform
         self.door = BlockingDoor(performers, self._flows(), self.listeners)
 
-    def ask(self, question: str) -> Answer:
-        """Answer one question. Failures are in the report; after `stop()` its status is "cancelled"."""
+    def ask(self, question: str, task_id: str = "") -> Answer:
+        """Answer one question, as `AsyncAgent.ask`."""
+        return self._answer(self._begin(question, task_id))
+
+    def resume(self) -> Answer:
+        """Finish the question that a crash cut off, as `AsyncAgent.resume`."""
+        return self._answer(self._begin(None, ""))
+
+    def open_session(self, which: str) -> Unfinished | None:
+        """Change to another session, as `AsyncAgent.open_session`."""
+        found = self.door.run(self.session.opening(which), self._scope())
+        self.totals = Totals()
+        return found
+
+    def list_sessions(self, limit: int = 20) -> list[SessionInfo]:
+        """The sessions last used, newest first. Raises AgentError when they cannot be read."""
+        return self.door.run(self.session.listing(limit), self._scope())
+
+    def _answer(self, flow: Flow[TurnReport]) -> Answer:
         self.begin_heartbeat()
-        scope = self._begin(question)
+        scope = self._scope()
         try:
-            report = self.door.run(answering(self._turn, self.conversation, self.rules), scope)
+            report = self.door.run(flow, scope)
         except Stopped:
-            report = self.door.run(closing(self._turn, self.conversation, self.rules), scope)
+            report = self.door.run(self.session.closing(), scope)
         finally:
             self.pulse.end_turn()
-        return self._end(report, scope)
+        return self._end(report)
 
     def stop(self, signum: int) -> None:
         """Stop the running question. For signal handlers."""
@@ -362,10 +474,6 @@ async def _nobody_async(effect: AskHuman, branch: Any) -> Approval:
     return Approval.NOBODY
 
 
-async def _keep_async(effect: Checkpoint, branch: Any) -> None:
-    return None
-
-
 def usable_links(settings: Settings) -> tuple[Link, ...]:
     """The links of the chain that have what they need. Raises ConfigurationError when none is left."""
     links = parse_chain(settings.model_chain)
@@ -382,16 +490,16 @@ def usable_links(settings: Settings) -> tuple[Link, ...]:
 _KEYS = {"anthropic": "ANTHROPIC_API_KEY", "google": "GEMINI_API_KEY"}
 
 
-def _search_providers(settings: Settings) -> list[Any]:
+def _search_providers(settings: Settings, wall: Callable[[], float]) -> list[Any]:
     """The search providers that have what they need, in the order they are asked."""
     providers = []
     if settings.tavily_api_key:
-        providers.append(tavily(settings.tavily_base_url, settings.tavily_api_key))
+        providers.append(tavily(settings.tavily_base_url, settings.tavily_api_key, wall))
     if settings.brave_api_key:
-        providers.append(brave(settings.brave_base_url, settings.brave_api_key))
+        providers.append(brave(settings.brave_base_url, settings.brave_api_key, wall))
     if settings.searxng_url:
-        providers.append(searxng(settings.searxng_url))
-    return [*providers, wikipedia(settings.wikipedia_url)]
+        providers.append(searxng(settings.searxng_url, wall))
+    return [*providers, wikipedia(settings.wikipedia_url, wall)]
 
 
 def _services(settings: Settings) -> list[str]:
@@ -417,7 +525,7 @@ def _check_breakers(settings: Settings, known: Sequence[str]) -> None:
             )
 
 
-def _guards(settings: Settings, seed: int, redis: RedisScripts | None) -> Guards:
+def _guards(settings: Settings, seed: int, redis: RedisScripts | None, now: Callable[[], float]) -> Guards:
     policy = BreakerPolicy(
         failure_threshold=settings.breaker_failure_threshold,
         open_s=settings.breaker_recovery_timeout_s,
@@ -429,7 +537,7 @@ def _guards(settings: Settings, seed: int, redis: RedisScripts | None) -> Guards
     }
     limit = LimiterPolicy(per_minute=settings.rate_limit_per_minute, burst=settings.rate_limit_burst)
     return Guards(
-        now=time.monotonic,
+        now=now,
         draws=lambda name: random.Random(f"{seed}:{name}").random,
         retry=RetryPolicy(settings.max_retries, settings.retry_base_delay_s, settings.retry_max_delay_s),
         breaker=policy,
