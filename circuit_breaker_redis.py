@@ -225,7 +225,7 @@ class SharedBreaker:
         self._lock = threading.Lock()
         self._seen = _Seen()
         self._refreshed_by_s = float("-inf")
-        self._succeeded_s = float("-inf")
+        self._succeeded_s = self._failed_s = float("-inf")
         self._returned: deque[str] = deque(maxlen=_RETURNED_MAX)
 
     # --- looking: takes nothing, asks nobody
@@ -310,6 +310,8 @@ class SharedBreaker:
                 self._note(own)
                 if permit._token:
                     self._returned.append(permit._token)
+        if outcome is Outcome.FAILURE:
+            self._failed_s = now_s
         event = own if reply is None else self._event(reply)
         if reply is not None:
             self._adopt(reply, now_s)
@@ -333,7 +335,8 @@ class SharedBreaker:
         self, what: str, token: str, generation: int = 0, *, lease_ms: int = 0, asked_s: float = 0.0
     ) -> Flow[Reply | None]:
         policy, now_s = self.policy, self._now()
-        silent_s = now_s - self._succeeded_s
+        # A success before the last failure reported here is told already; one after it may be news to the others.
+        silent_s = now_s - self._succeeded_s if self._succeeded_s > self._failed_s else KEEP_S
         longest_s = max(policy.open_s, policy.open_s_max)
         returned = tuple(self._returned)
         args: tuple[str | int, ...] = (

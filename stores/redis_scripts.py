@@ -39,6 +39,8 @@ CONNECTIONS_MAX = 16
 class RedisScripts:
     """Runs scripts, blocking or on asyncio. Safe to share between threads, tasks and loops.
 
+    On asyncio `aclose` before the loop ends, else `close`.
+
     Args:
         url: of Redis; never shown.
         plan: faults on purpose, asked once a script for `redis`.

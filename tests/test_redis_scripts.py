@@ -158,7 +158,12 @@ def test_it_survives_a_redis_that_is_busy_with_a_script(server: Server) -> None:
         except Exception as error:  # the client's own class for BUSY; anything else would go on for five seconds
             if "BUSY" in str(error):
                 break
-    survives(process, lambda: (server.do("SCRIPT", "KILL"), busy.join(5)))
+
+    def heal() -> None:
+        server.do("SCRIPT", "KILL")
+        busy.join(5)
+
+    survives(process, heal)
     client.close()
 
 
@@ -247,7 +252,12 @@ def test_it_survives_a_pool_that_is_used_up(server: Server) -> None:
     process = Process(server.url)
     pool = process.run._client.connection_pool
     taken = [pool.get_connection() for _ in range(CONNECTIONS_MAX)]
-    survives(process, lambda: [pool.release(one) for one in taken])
+
+    def heal() -> None:
+        for one in taken:
+            pool.release(one)
+
+    survives(process, heal)
 
 
 # --- lost and poisoned state -----------------------------------------------------------------------------
@@ -398,6 +408,12 @@ def test_a_little_slowness_is_no_outage(server: Server) -> None:
     process = Process(server.url, plan=FaultPlan([parse_fault("redis:slow=0.02")]))
     process.calls(SUCCESS)
     assert process.of(RedisUnavailable) == 0
+
+
+def test_failures_that_are_slow_to_arrive_are_still_in_a_row(server: Server) -> None:
+    process = Process(server.url, plan=FaultPlan([parse_fault("redis:slow=0.05")]))
+    process.calls(SUCCESS, FAILURE, FAILURE)
+    assert process.breaker.state is State.OPEN
 
 
 def test_on_asyncio_a_hang_is_bounded_and_other_tasks_go_on(server: Server) -> None:
