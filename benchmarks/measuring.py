@@ -1,9 +1,10 @@
 """Times contenders side by side in one run, so that a noisy machine is as noisy to each of them.
 
-Contenders take turns, A B C A B C ...; each turn is a batch of calls, long enough for the
-clock, and a ratio is taken between batches of one round. Of the rounds' ratios the median
-counts, with the interval that holds the true median in 95 of 100 runs (order statistics,
-which assume no shape of the noise). Nothing is subtracted: not the loop, not the call.
+Contenders take turns, A B C, B C A, C A B, ..., so that none is always first or behind the same
+one. Each turn is a batch of calls, long enough for the clock, and a ratio is taken between
+batches of one round. Of the rounds' ratios the median counts, with the interval that holds the
+true median in 95 of 100 runs (order statistics, which assume no shape of the noise). Nothing
+is subtracted: not the loop, not the call.
 
 Coroutine functions are awaited inside one running loop, so that starting a loop or a task is
 no part of a call. The garbage collector is off while a batch runs and cleans up between rounds.
@@ -136,8 +137,9 @@ async def measured(
     times: dict[str, list[float]] = {name: [] for name, _ in calls}
     rounds = rounds or contest.rounds
     with _collector_off():
-        for _ in range(rounds):
-            for name, call in calls:
+        for at in range(rounds):
+            first = at % len(calls)
+            for name, call in (*calls[first:], *calls[:first]):
                 times[name].append(await timing(call, loops[name], clock) / loops[name])
             gc.collect()
     apis = {contender.name: contender.api for contender in contest.contenders}
@@ -160,9 +162,13 @@ def ready(contest: Contest) -> tuple[list[tuple[str, Function]], dict[str, str]]
 
 
 async def calibrated(call: Function, timing: Timing, least_s: float, clock: Clock) -> int:
-    """How many calls a batch must have to last `least_s` seconds; this is the warm-up, too."""
+    """How many calls a batch must have to last `least_s` seconds; this is the warm-up, too.
+
+    The fastest of three batches counts: one that was held up would make all batches too short.
+    """
+    await timing(call, 1, clock)  # connecting, importing: what only the first call does
     loops = 1
-    while loops < _LOOPS_MAX and await timing(call, loops, clock) < least_s:
+    while loops < _LOOPS_MAX and min([await timing(call, loops, clock) for _ in range(3)]) < least_s:
         loops *= 2
     return loops
 

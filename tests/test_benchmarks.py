@@ -70,20 +70,27 @@ class Calls:
 def test_contenders_take_turns(is_async: bool) -> None:
     calls = Calls()
     calls.measured(calls.contender("a", 1.0), calls.contender("b", 1.0), is_async=is_async, rounds=3, batch_s=1.0)
-    assert "".join(calls.made) == "a" + "b" + "ab" * 3  # warm-up, then the rounds
+    assert "".join(calls.made) == "aaaa" + "bbbb" + "ab" + "ba" + "ab"  # warm-up, then the rounds
 
 
 def test_a_batch_lasts_as_long_as_it_must() -> None:
     calls = Calls()
     calls.measured(calls.contender("a", 0.25), rounds=1, batch_s=1.0)
-    assert len(calls.made) == 1 + 2 + 4 + 4  # doubled until a batch took a second, then one batch of that size
+    # One to warm up, three of each size until all three took a second, then one batch of that size.
+    assert len(calls.made) == 1 + 3 * (1 + 2 + 4) + 4
+
+
+def test_a_batch_that_was_held_up_makes_the_others_no_shorter() -> None:
+    calls = Calls()
+    calls.measured(calls.contender("a", 9.0, 0.25, 5.0, 0.25), rounds=1, batch_s=1.0)
+    assert len(calls.made) == 1 + 3 * (1 + 2 + 4) + 4
 
 
 def test_calibration_ends_also_when_no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "_LOOPS_MAX", 8)
     calls = Calls()
     calls.measured(calls.contender("a", 0.0), rounds=1)
-    assert len(calls.made) == 1 + 2 + 4 + 8
+    assert len(calls.made) == 1 + 3 * (1 + 2 + 4) + 8
 
 
 def test_times_are_a_call_not_a_batch() -> None:
@@ -94,9 +101,9 @@ def test_times_are_a_call_not_a_batch() -> None:
 
 def test_the_ratio_is_the_median_of_the_rounds_ratios() -> None:
     calls = Calls()
-    # Warm-up 1 s each; then rounds of 1:3, 10:20, 1:4. The ratio of medians would be 4, of means 2.25.
-    limit = calls.contender("limit", 1.0, 1.0, 10.0, 1.0)
-    ours = calls.contender("ours", 1.0, 3.0, 20.0, 4.0)
+    # Four to warm up; then rounds of 1:3, 10:20, 1:4. The ratio of medians would be 4, of means 2.25.
+    limit = calls.contender("limit", *[1.0] * 4, 1.0, 10.0, 1.0)
+    ours = calls.contender("ours", *[1.0] * 4, 3.0, 20.0, 4.0)
     result = calls.measured(limit, ours, rounds=3, batch_s=1.0)
     assert [row.ratio for row in result.rows] == [1.0, 3.0]
     assert (result.rows[1].median_s, result.rows[1].least_s) == (4.0, 3.0)
@@ -132,7 +139,7 @@ def test_the_collector_rests_while_batches_run_and_is_as_before_afterwards() -> 
 
     was_on = gc.isenabled()
     calls.measured(Contender("a", "", wrap), rounds=2)
-    assert seen[1:] == [False, False]
+    assert seen[-2:] == [False, False]
     assert gc.isenabled() is was_on
     assert gc.get_freeze_count() == 0
 
