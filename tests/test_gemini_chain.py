@@ -336,6 +336,15 @@ def test_a_local_server_is_one_more_link_and_needs_no_key(make: Make) -> None:
     assert not {"output_config", "cache_control"} & sent.body.keys()
 
 
+def test_faults_can_be_aimed_at_a_local_model(make: Make) -> None:
+    local = make([Stream(claude_says("hi"))], [])
+    two = make([], [], MODEL_CHAIN=f"local:qwen3:8b@{local.claude.url}", ANTHROPIC_API_KEY="")
+    two.agent.plan.replace([parse_fault("model.local.qwen3:8b:overloaded*1")])
+    assert two.ask("Hello").report.text == "hi"
+    assert [fault.target for fault in two.of(FaultInjected)] == ["model.local.qwen3:8b"]
+    assert len(local.claude.requests) == 1
+
+
 def test_a_password_of_a_local_server_goes_there_and_is_shown_nowhere(make: Make) -> None:
     local = make([Stream(claude_says("hi"))], [])
     url = local.claude.url.replace("//", "//me:hunter2-secret@")
