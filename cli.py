@@ -24,7 +24,7 @@ from safe_text import clean, encodable, mask, masked, one_line
 
 if TYPE_CHECKING:
     from config import Settings
-    from core.turn import TurnReport
+    from core.report import TurnReport
 
 OK, FAILED, USAGE, NEEDS_HUMAN, CLOSED_STDOUT = 0, 1, 2, 3, 141
 EXIT_OF_STATUS = {"ok": OK, "degraded": OK, "failed": FAILED, "needs_human": NEEDS_HUMAN, "cancelled": 130}

@@ -99,6 +99,8 @@ VERDICTS: dict[str, Verdict] = {
     "configuration": Verdict("ConfigurationError", _F, _NEUTRAL, Advice.STOP),
     "limit": Verdict("LimitReached", _F, _NEUTRAL, Advice.STOP),
     "refusal": Verdict("Refused", _F, _NEUTRAL, Advice.STOP),
+    "conflict": Verdict("Conflict", _F, _NEUTRAL, Advice.STOP),
+    "poison": Verdict("PoisonTurn", _F, _NEUTRAL, Advice.STOP),
     "critical_tool": Verdict("CriticalToolFailed", _F, _NEUTRAL, Advice.STOP),
     "internal": Verdict("InternalError", _F, _NEUTRAL, Advice.STOP),
 }
@@ -205,6 +207,12 @@ class OutcomeUnknown(AgentError):
     """A call passed its point of no return and never reported back: it may or may not have happened."""
 
     reason = "unknown_outcome"
+
+
+class Conflict(AgentError):
+    """An id that stands for one thing was used for another: the old answer would be a wrong one."""
+
+    reason = "conflict"
 
 
 class BadInput(AgentError):

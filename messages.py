@@ -4,12 +4,15 @@ History is kept in the shape of the Messages API (`to_wire` is the identity in s
 frozen values: a turn that fails simply goes back to the tuple it started from. Thinking
 blocks are kept verbatim, since their signatures cover every byte. What is not here: how a
 stream becomes a reply (`models/stream.py`) and what may be sent back (`core/`).
+
+There are two forms as JSON: `to_wire` is what the API takes; `message_to_json` and its siblings
+lose nothing (who made a thinking block, why an input could not be read, taint), for the store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 Json: TypeAlias = Mapping[str, Any]
@@ -210,3 +213,47 @@ class CallResult:
     def is_answer(self) -> bool:
         """Whether the model got what it asked for, if only an old answer; a degraded one without a source is none."""
         return self.status == "ok" or (self.status == "degraded" and self.source is not None)
+
+
+# --- lossless JSON, for the store ------------------------------------------------------------------------
+
+_KINDS: dict[str, type[Block]] = {
+    "text": Text, "thinking": Thinking, "tool_use": ToolUse, "tool_result": ToolResult, "other": Other,
+}  # fmt: skip
+_KIND_OF = {kind: name for name, kind in _KINDS.items()}
+
+
+def values_of(value: Any) -> dict[str, Any]:
+    """The fields of one of these frozen values by name, as they are."""
+    return {one.name: getattr(value, one.name) for one in fields(value)}
+
+
+def block_to_json(block: Block) -> dict[str, Any]:
+    """A block with all it knows; `block_from_json` is its inverse."""
+    return {"kind": _KIND_OF[type(block)], **values_of(block)}
+
+
+def block_from_json(kept: Json) -> Block:
+    """The block that was kept. Raises KeyError or TypeError for anything else."""
+    rest = {name: value for name, value in kept.items() if name != "kind"}
+    return _KINDS[kept["kind"]](**rest)
+
+
+def message_to_json(message: Message) -> dict[str, Any]:
+    """A message with all it knows, taint included; `message_from_json` is its inverse."""
+    return {**values_of(message), "blocks": [block_to_json(block) for block in message.blocks]}
+
+
+def message_from_json(kept: Json) -> Message:
+    """The message that was kept. Raises KeyError or TypeError for anything else."""
+    return Message(**{**kept, "blocks": tuple(block_from_json(block) for block in kept["blocks"])})
+
+
+def result_to_json(result: CallResult) -> dict[str, Any]:
+    """How a call ended, with the call; `result_from_json` is its inverse."""
+    return {**values_of(result), "call": values_of(result.call)}
+
+
+def result_from_json(kept: Json) -> CallResult:
+    """The result that was kept. Raises KeyError or TypeError for anything else."""
+    return CallResult(**{**kept, "call": ToolUse(**kept["call"])})

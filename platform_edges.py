@@ -180,6 +180,21 @@ def hold(handle: int) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX)
 
 
+def take(handle: int) -> bool:
+    """Lock an open file as `hold` does, but never wait: False when somebody else has it.
+
+    Raises OSError where there are no locks.
+    """
+    try:
+        if sys.platform == "win32":
+            _far_byte(handle, msvcrt.LK_NBLCK)
+        else:
+            _flock(handle)
+    except (BlockingIOError, PermissionError):  # the second is how Windows says it
+        return False
+    return True
+
+
 def is_held(handle: int) -> bool:
     """Whether somebody holds the lock of this file, which may be open for reading only.
 

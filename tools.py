@@ -31,7 +31,7 @@ from deadline import OUTER_GRACE_S, Deadline
 from errors import AgentError, BadInput, OutcomeUnknown, translate
 from events import EffectReconciled, Scope, ToolCallEnded, ToolCallStarted
 from faults import FaultPlan
-from flow import Flow, Gate, attempt, awaiting, blocking, emit, together, within
+from flow import Flow, Gate, attempt, awaiting, blocking, done, emit, together, within
 from guard import Guards, injecting
 from messages import CallResult, CallStatus, ToolSpec, ToolUse
 from oversight.approvals import Answer, ApprovalRequest, Approvals, digest_of
@@ -96,11 +96,16 @@ class CallContext:
 
 Run = Callable[[CallContext, Mapping[str, Any]], Flow[ToolOutput]]
 Look = Callable[[Mapping[str, Any]], Flow[bool]]
+Keep = Callable[[CallResult], Flow[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One tool. `look(input)` tells whether its effect is there, after an unknown outcome."""
+    """One tool.
+
+    `look(input)` tells whether its effect is there, after an unknown outcome; `said(input)` is what
+    the tool says of an effect that is, for a call whose own words a crash took.
+    """
 
     name: str
     description: str
@@ -109,6 +114,7 @@ class Tool:
     critical: bool = False
     writes: bool = False
     look: Look | None = None
+    said: Callable[[Mapping[str, Any]], str] | None = None
 
     @property
     def spec(self) -> ToolSpec:
@@ -171,7 +177,7 @@ class Prepared:
     @property
     def digest(self) -> str:
         """The hash of what would run now."""
-        return digest_of(self.call.name, self.call.input)
+        return _digest(self.call)
 
     def unrun(self, status: CallStatus, why: str) -> None:
         """It will not run: why."""
@@ -179,7 +185,12 @@ class Prepared:
 
 
 def prepare(
-    calls: Sequence[ToolUse], toolbox: Toolbox, *, tainted: bool, calls_left: int = CALLS_PER_MESSAGE_MAX
+    calls: Sequence[ToolUse],
+    toolbox: Toolbox,
+    *,
+    tainted: bool,
+    calls_left: int = CALLS_PER_MESSAGE_MAX,
+    earlier: Iterable[CallResult] = (),
 ) -> list[Prepared]:
     """Decide of each call of one message whether it can run; those that cannot have their result.
 
@@ -188,9 +199,10 @@ def prepare(
         toolbox: the tools there are.
         tainted: whether the model had seen untrusted text when it asked.
         calls_left: how many more may run in this question.
+        earlier: how the calls before it in this question ended: no effect is repeated.
     """
     batch = [Prepared(call, toolbox.get(call.name), tainted) for call in calls]
-    writes: set[str] = set()
+    writes = {_digest(one.call): _repeated(one) for one in earlier if one.wrote or one.status == "unknown"}
     for position, one in enumerate(batch):
         if position >= CALLS_PER_MESSAGE_MAX:
             more = f"more than {CALLS_PER_MESSAGE_MAX} calls in one message"
@@ -201,9 +213,20 @@ def prepare(
             one.unrun("invalid", problem)
         elif one.tool is not None and one.tool.writes:
             if one.digest in writes:
-                one.unrun("skipped", "Not run twice: the same call stands before it in this message.")
-            writes.add(one.digest)
+                one.unrun("skipped", writes[one.digest])
+            else:
+                writes[one.digest] = "Not run twice: the same call stands before it in this message."
     return batch
+
+
+def _repeated(one: CallResult) -> str:
+    if one.status == "unknown":
+        return "Not run again: whether the same call before it did its work is unknown."
+    return "Not run twice: the same call was done already in this question."
+
+
+def _digest(call: ToolUse) -> str:
+    return digest_of(call.name, call.input)
 
 
 def _problem(one: Prepared, toolbox: Toolbox) -> str | None:
@@ -242,10 +265,14 @@ def approving(
 
 
 def executing_all(
-    batch: Sequence[Prepared], deadline: Deadline, tool_timeout_s: float, now_s: Callable[[], float]
+    batch: Sequence[Prepared],
+    deadline: Deadline,
+    tool_timeout_s: float,
+    now_s: Callable[[], float],
+    keep: Keep = lambda result: done(None),
 ) -> Flow[list[CallResult]]:
-    """Run what can run, together; one result each, in the order asked."""
-    yield from together([executing(one, deadline, tool_timeout_s, now_s) for one in batch])
+    """Run what can run, together; one result each, in the order asked. `keep` as in `executing`."""
+    yield from together([executing(one, deadline, tool_timeout_s, now_s, keep) for one in batch])
     return [result_of(one) for one in batch]
 
 
@@ -267,17 +294,23 @@ def _cancelled(one: Prepared) -> CallResult:
     return CallResult(one.call, "skipped", "Not done: the question was stopped first.", tries)
 
 
-def executing(one: Prepared, deadline: Deadline, tool_timeout_s: float, now_s: Callable[[], float]) -> Flow[CallResult]:
-    """Run one prepared call to its result; never raises."""
+def executing(
+    one: Prepared,
+    deadline: Deadline,
+    tool_timeout_s: float,
+    now_s: Callable[[], float],
+    keep: Keep = lambda result: done(None),
+) -> Flow[CallResult]:
+    """Run one prepared call to its result; never raises. What ran goes to `keep` before anybody is told of it."""
     limit = deadline.earlier(now_s(), tool_timeout_s)
-    return (yield from within(_scope(one), _reporting(one, limit, now_s)))
+    return (yield from within(_scope(one), _reporting(one, limit, now_s, keep)))
 
 
 def _scope(one: Prepared) -> Scope:
     return {"call": one.call.id, "tool": one.call.name}
 
 
-def _reporting(one: Prepared, deadline: Deadline, now_s: Callable[[], float]) -> Flow[CallResult]:
+def _reporting(one: Prepared, deadline: Deadline, now_s: Callable[[], float], keep: Keep) -> Flow[CallResult]:
     started_s = now_s()
     yield from _started(one)
     if one.approved is not None and one.approved != one.digest:
@@ -287,6 +320,7 @@ def _reporting(one: Prepared, deadline: Deadline, now_s: Callable[[], float]) ->
         result = yield from _outcome(one, one.context, now_s)
         took_ms = round((now_s() - started_s) * 1000)
         one.result = replace(result, output=_bounded(result.output), attempts=one.context.tries, duration_ms=took_ms)
+        yield from keep(one.result)
     return (yield from _ended(one, one.result))
 
 
@@ -348,17 +382,30 @@ def failed_result(one: Prepared, error: AgentError) -> CallResult:
 
 def _looking(one: Prepared, error: OutcomeUnknown) -> Flow[CallResult]:
     """After an unknown outcome: look whether the effect is there, and tell what the look showed."""
-    name, found = one.call.name, False
-    if one.tool is not None and one.tool.look is not None:
-        try:
-            found = yield from attempt(one.tool.look(one.call.input), LOOK_S_MAX)
-            yield from emit(EffectReconciled(name, "it is there" if found else "it is not there (yet)"))
-        except Exception as problem:  # foreign tool code again: a look that fails tells nothing
-            yield from emit(EffectReconciled(name, f"could not look: {one_line(str(problem))}"))
-    if found:
+    if (yield from looked(one)):
         text = "It took too long to answer, but a look shows that it is there, whole."
         return CallResult(one.call, "ok", text, source="looked after a timeout", wrote=True)
-    text = f"{name}: the outcome is unknown. {error.message}. It may or may not happen; do not repeat it blindly."
+    return unknown_result(one, error.message)
+
+
+def looked(one: Prepared) -> Flow[bool | None]:
+    """Look whether the effect of this call is there; None when that cannot be told. Never raises."""
+    name = one.call.name
+    if one.tool is None or one.tool.look is None:
+        return None
+    try:
+        found = yield from attempt(one.tool.look(one.call.input), LOOK_S_MAX)
+    except Exception as problem:  # foreign tool code again: a look that fails tells nothing
+        yield from emit(EffectReconciled(name, f"could not look: {one_line(str(problem))}"))
+        return None
+    yield from emit(EffectReconciled(name, "it is there" if found else "it is not there (yet)"))
+    return found
+
+
+def unknown_result(one: Prepared, why: str) -> CallResult:
+    """The result of a call that may or may not have done its work."""
+    name = one.call.name
+    text = f"{name}: the outcome is unknown. {why}. It may or may not happen; do not repeat it blindly."
     fatal = one.tool is not None and one.tool.critical
     return CallResult(one.call, "unknown", text, fatal=fatal, notice=f"{name}: the outcome is unknown")
 

@@ -15,10 +15,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from flow import Effect
-from messages import Block, CallResult, Message, Text, Thinking, ToolResult, ToolUse, assistant
+from messages import Block, CallResult, Message, Text, Thinking, ToolResult, ToolUse, assistant, user
 from safe_text import encodable, mask
 
 _NAME = re.compile(r"[^A-Za-z0-9_-]")
@@ -26,14 +25,6 @@ _NAME_CHARS_MAX = 64
 _ID_CHARS_MAX = 200
 CHARS_PER_TOKEN = 3
 """A cautious estimate: English has about 4 characters a token, code and other scripts fewer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint(Effect):
-    """Keep this state: performed by nothing now, by a store later."""
-
-    session_id: str
-    messages: tuple[Message, ...]
 
 
 class Conversation:
@@ -121,6 +112,93 @@ def kept_after_failure(
     """
     line = closing_line(results)
     return (*during, assistant(line)) if line else before
+
+
+# --- mending ---------------------------------------------------------------------------------------------
+
+LOST_START = "[what came before is lost]"
+LOST_RESULT = "The result of this call is lost: it may or may not have done its work."
+LOST_END = "[stopped: what came after this is lost]"
+
+
+def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """A history that can be continued, out of any messages, whatever was lost, torn or doubled among them.
+
+    A valid one comes back as it is. Words and calls are kept wherever the rules allow it: neighbours of
+    one role are joined, a call without a result gets one that says so, a missing beginning or end is
+    marked. Only what cannot be sent is lost, such as a result whose call is gone.
+    """
+    kept: list[Message] = []
+    used: set[str] = set()
+    unanswered: list[tuple[str, str]] = []  # the calls of the last message: their ids as they were, and as they are
+    for message in _joined(filter(None, map(_cleaned, messages))):
+        if message.role == "user":
+            message, unanswered = _with_results(message, unanswered), []
+        else:
+            message, unanswered = _with_fresh_ids(message, used)
+        kept = _joined([*kept[-1:], message], kept[:-1]) if message.blocks else kept
+    if kept and kept[0].role == "assistant":
+        kept.insert(0, user(LOST_START))
+    if unanswered:
+        kept.append(_with_results(Message("user", ()), unanswered))
+    return (*kept, assistant(LOST_END)) if kept and kept[-1].role == "user" else tuple(kept)
+
+
+def _cleaned(message: Message) -> Message | None:
+    """The message with what its role may say; None when that is nothing."""
+    if message.role == "assistant":
+        blocks = sendable(block for block in message.blocks if not isinstance(block, Thinking) or _is_signed(block))
+    else:
+        blocks = tuple(
+            block for block in message.blocks
+            if isinstance(block, ToolResult) or (isinstance(block, Text) and block.text.strip())
+        )  # fmt: skip
+    return _with(message, blocks) if blocks else None
+
+
+def _is_signed(block: Thinking) -> bool:
+    return any(isinstance(value := block.block.get(key), str) and value.strip() for key in ("signature", "data"))
+
+
+def _joined(messages: Iterable[Message], before: Sequence[Message] = ()) -> list[Message]:
+    joined = list(before)
+    for message in messages:
+        if joined and joined[-1].role == message.role:
+            last = joined.pop()
+            message = Message(last.role, last.blocks + message.blocks, last.untrusted or message.untrusted)
+        joined.append(message)
+    return joined
+
+
+def _with_fresh_ids(message: Message, used: set[str]) -> tuple[Message, list[tuple[str, str]]]:
+    blocks: list[Block] = []
+    ids: list[tuple[str, str]] = []
+    for block in message.blocks:
+        if isinstance(block, ToolUse):
+            fresh = replace(block, id=_fresh_id(block.id, used), name=sendable_name(block.name))
+            used.add(fresh.id)
+            ids.append((block.id, fresh.id))
+            block = fresh
+        blocks.append(block)
+    return _with(message, tuple(blocks)), ids
+
+
+def _with_results(message: Message, calls: Sequence[tuple[str, str]]) -> Message:
+    """The message with one result for each of these calls, first, and none for others."""
+    results: list[Block] = []
+    open_calls = list(calls)
+    for block in message.blocks:
+        call = next((one for one in open_calls if isinstance(block, ToolResult) and one[0] == block.tool_use_id), None)
+        if call and isinstance(block, ToolResult):
+            open_calls.remove(call)
+            results.append(replace(block, tool_use_id=call[1], content=encodable(block.content)))
+    results += [ToolResult(fresh, LOST_RESULT, is_error=True) for _, fresh in open_calls]
+    words = [Text(encodable(block.text)) for block in message.blocks if isinstance(block, Text)]
+    return _with(message, (*results, *words))
+
+
+def _with(message: Message, blocks: tuple[Block, ...]) -> Message:
+    return message if blocks == message.blocks else replace(message, blocks=blocks)
 
 
 # --- fitting the model's window -------------------------------------------------------------------------

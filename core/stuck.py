@@ -20,15 +20,15 @@ REPEATS_MAX = 4
 
 
 class Circles:
-    """Counts identical batches of calls in a row."""
+    """Counts identical batches of calls in a row; `last` is the latest, which came `repeats` times."""
 
-    def __init__(self) -> None:
-        self._last = ""
-        self.repeats = 0
+    def __init__(self, last: str = "", repeats: int = 0) -> None:
+        self.last = last
+        self.repeats = repeats
 
     def seen(self, calls: Sequence[ToolUse]) -> int:
         """Note one batch; how often it came in a row by now, this time included."""
         batch = json.dumps([[call.name, dict(call.input), call.raw] for call in calls], sort_keys=True, default=str)
-        self.repeats = self.repeats + 1 if batch == self._last else 1
-        self._last = batch
+        self.repeats = self.repeats + 1 if batch == self.last else 1
+        self.last = batch
         return self.repeats

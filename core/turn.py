@@ -8,6 +8,9 @@
 model ended properly, and no tool runs from a reply that was refused, cut or is unclear.
 How turns end (status and exit code) is the table in docs/failures.md.
 
+Every step is kept before the next one begins (`journal.py`), so a turn that a crash cut off goes
+on from its last step: `resume.py` restores it, and `_rounds` finds the calls that were under way.
+
 The turn works on its own copy of the history. `answering` hands it over at the end;
 `closing` does so for a turn that was stopped from outside, as a second flow, because a
 cancelled flow may not yield any more.
@@ -15,12 +18,11 @@ cancelled flow may not yield any more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from core.conversation import (
-    Checkpoint,
     Conversation,
     closing_line,
     kept_after_failure,
@@ -31,16 +33,20 @@ from core.conversation import (
     with_sendable_calls,
 )
 from core.instructions import INSTRUCTIONS
+from core.journal import LAST_WRITE_S, Checkpoint, Recorded, intending, recall, reconciling, write_s
+from core.report import KNOWN_ENDS, TurnReport, answered, as_deadline, critical_error, ended, report_of
+from core.resume import report_to_json, state_of
 from core.stuck import REPEATS_MAX, REPEATS_TOLD, Circles
 from deadline import OUTER_GRACE_S, Deadline
-from errors import Advice, AgentError, AttemptTimedOut, DeadlineExceeded
+from errors import Advice, AgentError
 from events import (
     HistoryTrimmed,
     NoticeGiven,
     RoundStarted,
     StuckNoticed,
     TurnCancelled,
-    TurnEnded,
+    TurnPoisoned,
+    TurnResumed,
     TurnStarted,
 )
 from flow import Effect, Flow, attempt, emit, run_tools, within
@@ -62,21 +68,6 @@ class AskModel(Effect):
 
     request: ModelRequest
     deadline: Deadline
-
-
-@dataclass(frozen=True, slots=True)
-class TurnReport:
-    """How a question ended, for the person, the JSON report and the trace."""
-
-    status: str
-    text: str
-    model: str | None
-    tool_calls: tuple[CallResult, ...]
-    degraded: tuple[str, ...]
-    usage: Usage
-    cost_usd: float | None
-    duration_ms: int
-    error: AgentError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +121,15 @@ def meaning_of(reply: Reply) -> Meaning:
     return Meaning.ANSWER if reply.text.strip() else Meaning.EMPTY
 
 
-KNOWN_ENDS = ("end_turn", "stop_sequence", "tool_use", "pause_turn")
-
-
 @dataclass(slots=True)
 class Turn:
-    """One question under way: its copy of the history and its counters. Changed only between yields."""
+    """One question under way: its copy of the history and its counters. Changed only between yields.
 
+    `starts` counts how often it was taken up: once, and once more after each crash. `recorded` is what
+    the journal knows of its calls from before.
+    """
+
+    id: str
     question: str
     before: tuple[Message, ...]
     approvals: Approvals
@@ -162,17 +155,34 @@ class Turn:
     left_out: int = 0
     nobody: bool = False
     circles: Circles = field(default_factory=Circles)
+    starts: int = 1
+    task_id: str = ""
+    recorded: Mapping[str, Recorded] = field(default_factory=dict)
 
     @classmethod
-    def begin(cls, conversation: Conversation, question: str, mode: ApproveMode, rules: Rules) -> Turn:
+    def begin(
+        cls,
+        conversation: Conversation,
+        question: str,
+        mode: ApproveMode,
+        rules: Rules,
+        *,
+        id: str = "",
+        task_id: str = "",
+    ) -> Turn:
         """A turn on a copy of the conversation's history."""
         now_s = rules.now()
         before = conversation.messages
         asked = Message("user", (Text(encodable(question)),))
         return cls(
-            question, before, Approvals(mode), Deadline.after(now_s, rules.total_s), now_s,
+            id, question, before, Approvals(mode), Deadline.after(now_s, rules.total_s), now_s,
             messages=(*before, asked), tokens_max=rules.window_tokens - rules.max_tokens,
+            task_id=task_id,
         )  # fmt: skip
+
+    def move_to(self, conversation: Conversation) -> None:
+        """Begin on this history instead; nothing was asked yet."""
+        self.before, self.messages = conversation.messages, (*conversation.messages, self.messages[-1])
 
 
 # --- the flows ------------------------------------------------------------------------------------------
@@ -181,48 +191,94 @@ class Turn:
 def answering(turn: Turn, conversation: Conversation, rules: Rules) -> Flow[TurnReport]:
     """Answer one question. Never raises: every end is a TurnReport."""
     yield from emit(TurnStarted(turn.question, rules.total_s))
+    if turn.starts > 1:
+        yield from emit(TurnResumed(turn.question, turn.rounds, len(turn.recorded)))
     try:
-        reply = yield from attempt(_rounds(turn, rules), rules.total_s + OUTER_GRACE_S)
+        limit_s = turn.deadline.left_s(rules.now()) + OUTER_GRACE_S
+        reply = yield from attempt(_rounds(turn, conversation.session_id, rules), limit_s)
     except AgentError as error:
-        report = yield from _failing(turn, _as_deadline(turn, error, rules), rules)
+        report = yield from _failing(turn, as_deadline(turn, error, rules), rules)
     except Exception as error:  # the last boundary: a mistake of ours fails this turn, not the chat
         internal = AgentError(f"a mistake in this program: {type(error).__name__}: {one_line(str(error))}")
         report = yield from _failing(turn, internal, rules)
     else:
-        report = _answered(turn, reply, rules)
-    yield from _ending(turn, conversation, report)
+        report = answered(turn, reply, rules)
+    yield from _ending(turn, conversation, report, rules)
     return report
 
 
 def closing(turn: Turn, conversation: Conversation, rules: Rules) -> Flow[TurnReport]:
     """End a turn that was stopped from outside: repair the history, say what was kept."""
-    yield from _settling(turn)
-    report = _report(turn, "cancelled", "", rules)
+    yield from _settling(turn, rules)
+    report = report_of(turn, "cancelled", "", rules)
     yield from emit(TurnCancelled(closing_line(turn.results)))
-    yield from _ending(turn, conversation, report)
+    yield from _ending(turn, conversation, report, rules)
     return report
 
 
-def _ending(turn: Turn, conversation: Conversation, report: TurnReport) -> Flow[None]:
+def give_up(turn: Turn, conversation: Conversation, rules: Rules) -> None:
+    """Close a turn that a crash cut off and that nobody wants any more: what it wrote stays known."""
+    _take_up(turn, rules)
+    _settled(turn)
+    conversation.messages = kept_after_failure(turn.before, turn.messages, turn.results)
+
+
+def refusing(turn: Turn, conversation: Conversation, rules: Rules, error: AgentError) -> Flow[TurnReport]:
+    """End a turn without asking any model: why is in `error`."""
+    yield from emit(TurnStarted(turn.question, rules.total_s))
+    report = yield from _failing(turn, error, rules)
+    if error.reason == "poison":
+        yield from emit(TurnPoisoned(turn.question, turn.starts - 1))
+    yield from _ending(turn, conversation, report, rules)
+    return report
+
+
+def repeating(turn: Turn, report: TurnReport, rules: Rules) -> Flow[TurnReport]:
+    """Give the answer that a task was given before."""
+    yield from emit(TurnStarted(turn.question, rules.total_s))
+    yield from emit(NoticeGiven("This task was answered before; this is that answer, and no model was asked."))
+    yield from emit(ended(report))
+    return report
+
+
+def _failing(turn: Turn, error: AgentError, rules: Rules) -> Flow[TurnReport]:
+    yield from _settling(turn, rules)
+    return replace(report_of(turn, "failed", "", rules), error=error)
+
+
+def _ending(turn: Turn, conversation: Conversation, report: TurnReport, rules: Rules) -> Flow[None]:
     if report.status in ("failed", "cancelled"):
         conversation.messages = kept_after_failure(turn.before, turn.messages, turn.results)
     else:
         conversation.messages = turn.messages
-    yield Checkpoint(conversation.session_id, conversation.messages)
-    error = report.error
-    yield from emit(
-        TurnEnded(
-            report.status, report.text, report.model, report.usage, report.cost_usd, report.degraded,
-            error.type if error else None, error.kind.value if error else None,
-            error.message if error else None, error.what_now if error else None,
-        )
-    )  # fmt: skip
+    is_answer = turn.task_id and report.status in ("ok", "degraded")
+    yield Checkpoint(
+        conversation.session_id,
+        turn.id,
+        conversation.messages,
+        max(LAST_WRITE_S, write_s(turn.deadline, rules.now())),
+        turn.question,
+        status=report.status,
+        task_id=turn.task_id,
+        report=report_to_json(report) if is_answer else None,
+    )
+    yield from emit(ended(report))
 
 
-def _rounds(turn: Turn, rules: Rules) -> Flow[Reply]:
+def _keeping(turn: Turn, session_id: str, rules: Rules) -> Flow[None]:
+    """Keep how far the question has come."""
+    limit_s = write_s(turn.deadline, rules.now())
+    yield Checkpoint(session_id, turn.id, turn.messages, limit_s, turn.question, state_of(turn), task_id=turn.task_id)
+
+
+def _rounds(turn: Turn, session_id: str, rules: Rules) -> Flow[Reply]:
     """Ask and run tools until a reply is the answer. Raises AgentError for every other end."""
     if not turn.question.strip():
         raise AgentError("the question is empty", reason="bad_input", what_now="Ask something.")
+    if turn.batch_blocks:  # calls were under way when a crash cut it off
+        yield from _running_tools(turn, session_id, rules)
+    else:
+        yield from _keeping(turn, session_id, rules)
     while True:
         reply = yield from _asking(turn, rules)
         match meaning_of(reply):
@@ -231,7 +287,9 @@ def _rounds(turn: Turn, rules: Rules) -> Flow[Reply]:
             case Meaning.EMPTY if any(isinstance(block, Text) for block in turn.paused):
                 return reply  # everything was said before the pause
             case Meaning.TOOLS:
-                yield from _running_tools(turn, reply, rules)
+                turn.batch_blocks = with_sendable_calls(sendable((*turn.paused, *reply.blocks)), turn.messages)
+                turn.paused = ()
+                yield from _running_tools(turn, session_id, rules)
             case Meaning.PAUSED:
                 _continue_paused(turn, reply)
             case Meaning.EMPTY:
@@ -308,42 +366,60 @@ def _continue_paused(turn: Turn, reply: Reply) -> None:
         raise AgentError("the model paused without having said anything", reason="protocol")
 
 
-def _running_tools(turn: Turn, reply: Reply, rules: Rules) -> Flow[None]:
-    blocks = with_sendable_calls(sendable((*turn.paused, *reply.blocks)), turn.messages)
-    calls = tuple(block for block in blocks if isinstance(block, ToolUse))
-    seen = trimmed(turn.messages, turn.tokens_max)
-    turn.batch = prepare(calls, rules.toolbox, tainted=is_tainted(seen), calls_left=turn.calls_left)
-    turn.batch_blocks, turn.paused = blocks, ()
+def _running_tools(turn: Turn, session_id: str, rules: Rules) -> Flow[None]:
+    """Run the calls in the blocks under way: for the first time, or what a crash left of them."""
+    doubtful = _take_up(turn, rules)
+    calls = [one.call for one in turn.batch]
+    yield from _keeping(turn, session_id, rules)
     if turn.calls_left <= 0:
         raise AgentError(f"more than {CALLS_MAX} tool calls in one question", reason="limit")
     turn.calls_left -= min(len(calls), CALLS_PER_MESSAGE_MAX)
     yield from _notice_circles(turn, calls)
+    yield from reconciling(doubtful)
     nobody = yield from approving(turn.batch, turn.approvals, turn.deadline, rules.now)
     turn.nobody = turn.nobody or nobody
+    yield from intending(session_id, turn.id, turn.batch, write_s(turn.deadline, rules.now()))
     yield from run_tools(turn.batch, turn.deadline.at_s)
-    results = yield from _settling(turn)
+    results = yield from _settling(turn, rules)
     for result in results:
         if result.fatal:
-            raise _critical(result)
+            raise critical_error(result)
     # One correction is one message, however many calls in it were wrong in the same way.
     for wrong in {result.call.name: result for result in results if result.status == "invalid"}.values():
         _count_correction(turn, wrong)
+    yield from _keeping(turn, session_id, rules)
 
 
-def _settling(turn: Turn) -> Flow[list[CallResult]]:
-    """Close the batch under way: every call has a result, the pair enters the turn's history, all is told."""
+def _take_up(turn: Turn, rules: Rules) -> list[Prepared]:
+    """Prepare the calls under way, with what is on record of them; returns those that must be looked at."""
+    calls = [block for block in turn.batch_blocks if isinstance(block, ToolUse)]
+    tainted = is_tainted(trimmed(turn.messages, turn.tokens_max))
+    turn.batch = prepare(calls, rules.toolbox, tainted=tainted, calls_left=turn.calls_left, earlier=turn.results)
+    return recall(turn.batch, turn.recorded)
+
+
+def _settling(turn: Turn, rules: Rules) -> Flow[list[CallResult]]:
+    """Close the batch under way, and tell of the calls in it that could not tell themselves how they ended."""
+    if turn.recorded and not turn.batch:  # cut off by a crash, and not taken up again
+        _take_up(turn, rules)
     batch = turn.batch
-    if not batch:
-        return []
-    results = [result_of(one) for one in batch]
-    turn.messages = (*turn.messages, Message("assistant", turn.batch_blocks), results_message(results))
-    turn.results.extend(results)
-    turn.batch, turn.batch_blocks = [], ()
+    results = _settled(turn)
     yield from telling_the_rest(batch)
     return results
 
 
-def _notice_circles(turn: Turn, calls: tuple[ToolUse, ...]) -> Flow[None]:
+def _settled(turn: Turn) -> list[CallResult]:
+    """Close the batch under way: every call has a result, and the pair enters the turn's history."""
+    if not turn.batch:
+        return []
+    results = [result_of(one) for one in turn.batch]
+    turn.messages = (*turn.messages, Message("assistant", turn.batch_blocks), results_message(results))
+    turn.results.extend(results)
+    turn.batch, turn.batch_blocks = [], ()
+    return results
+
+
+def _notice_circles(turn: Turn, calls: Sequence[ToolUse]) -> Flow[None]:
     repeats = turn.circles.seen(calls)
     if repeats < REPEATS_TOLD:
         return
@@ -369,61 +445,7 @@ def _bounded(count: int, limit: int, message: str, reason: str) -> None:
         raise AgentError(message, reason=reason)
 
 
-def _critical(result: CallResult) -> AgentError:
-    name = one_line(result.call.name, 40)
-    message = f"{name} could not do its work: {one_line(result.notice.removeprefix(f'{name} is missing: '))}"
-    what_now = f"Nothing was made up in its place. Try again when {name} works."
-    if result.status == "unknown":
-        message = f"{name} was not heard of in time: it may or may not have happened"
-        what_now = "Look whether it is there before you ask again."
-    return AgentError(message, reason="critical_tool", dependency=name, what_now=what_now)
-
-
 def _void_words(reply: Reply) -> str:
     if reply.stop_reason == "max_tokens":
         return "the answer was cut off by MAX_TOKENS before it was complete; raise MAX_TOKENS or ask for less"
     return f"the model ended unclearly ({one_line(reply.stop_reason, 40)}), also when asked again"
-
-
-# --- reports --------------------------------------------------------------------------------------------
-
-
-def _answered(turn: Turn, reply: Reply, rules: Rules) -> TurnReport:
-    said = sendable((*turn.paused, *reply.blocks))
-    turn.messages = (*turn.messages, Message("assistant", said))
-    missing = [result for result in turn.results if result.status in ("degraded", "unknown")]
-    notices = [one_line(result.notice or result.output, 300) for result in missing]
-    degraded = [result.call.name for result in missing]
-    if reply.stop_reason == "max_tokens":
-        notices.append("The answer was cut off at MAX_TOKENS; ask to go on.")
-        degraded.append("answer")
-    elif reply.stop_reason not in KNOWN_ENDS:
-        notices.append(f"The model ended for an unknown reason ({one_line(reply.stop_reason, 40)}).")
-    if turn.nobody:
-        names = ", ".join(dict.fromkeys(one.call.name for one in turn.results if one.status == "denied"))
-        notices.append(f"{names} was not run: nobody was there to approve it.")
-    text = "".join(block.text for block in said if isinstance(block, Text))
-    text = "\n\n".join([text.rstrip(), *(f"[{notice}]" for notice in dict.fromkeys(notices))])
-    status = "needs_human" if turn.nobody else "degraded" if degraded else "ok"
-    return _report(turn, status, text, rules, tuple(dict.fromkeys(degraded)))
-
-
-def _failing(turn: Turn, error: AgentError, rules: Rules) -> Flow[TurnReport]:
-    yield from _settling(turn)
-    return replace(_report(turn, "failed", "", rules), error=error)
-
-
-def _report(turn: Turn, status: str, text: str, rules: Rules, degraded: tuple[str, ...] = ()) -> TurnReport:
-    asked = turn.model is not None
-    return TurnReport(
-        status, text, turn.model, tuple(turn.results), degraded,
-        turn.usage if asked else Usage(), turn.cost_usd if asked else None,
-        round((rules.now() - turn.started_s) * 1000),
-    )  # fmt: skip
-
-
-def _as_deadline(turn: Turn, error: AgentError, rules: Rules) -> AgentError:
-    # Only of the outermost timer: a model that went silent ends with the same class, long before.
-    if isinstance(error, AttemptTimedOut) and not turn.deadline.allows_start(rules.now()):
-        return DeadlineExceeded(f"no answer within {rules.total_s:g} s", (error,))
-    return error

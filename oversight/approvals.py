@@ -77,6 +77,10 @@ class Approvals:
         self._asked_max = asked_max
         self._answers: dict[str, Answer] = {}
 
+    def remember(self, digests: Iterable[str]) -> None:
+        """Take over what was approved before a crash."""
+        self._answers.update(dict.fromkeys(digests, Answer.YES))
+
     def asking(self, request: ApprovalRequest, limit_s: float) -> Flow[Answer]:
         """The flow that gets one answer, from the policy, an earlier answer or the person."""
         if self.mode != "ask":

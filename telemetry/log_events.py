@@ -74,6 +74,10 @@ def _at_path(value: Any, path: str) -> Any:
 
 ROWS: dict[type[Event], Row] = {
     e.TurnStarted: Row(_INFO, "a question was taken up", ("question_chars=question.#", "limit_s")),
+    e.TurnResumed: Row(_WARNING, "a question that a crash cut off goes on", ("rounds", "calls")),
+    e.TurnPoisoned: Row(_ERROR, "a question ended the program too often and is not tried again", ("crashes",)),
+    e.StoreFailed: Row(_ERROR, "something of the session could not be kept", ("what", "why")),
+    e.StoreDamaged: Row(_ERROR, "something kept was damaged", ("what", "kept")),
     e.TurnEnded: Row(
         _INFO,
         "a question ended, one way or another",

@@ -25,7 +25,7 @@ from typing import Any
 
 from cli import EXIT_OF_STATUS, error_line, json_line, report_json
 from config import Settings, read_settings
-from core.turn import TurnReport
+from core.report import TurnReport
 from events import AttemptStarted, Event, ToolCallStarted
 from messages import Message
 from telemetry.log_lines import LineFormatter

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import cli
 import safe_text
 from cli import STDIN_BYTES_MAX, Options, UsageError, question_from
-from core.turn import TurnReport
+from core.report import TurnReport
 from errors import AgentError, ConfigurationError
 from messages import CallResult, ToolUse, Usage
 from safe_text import MASK, register_secret

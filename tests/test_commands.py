@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config import Settings
-from core.turn import TurnReport
+from core.report import TurnReport
 from errors import AgentError
 from messages import Usage, user
 from safe_text import register_secret

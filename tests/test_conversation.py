@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.conversation import (
-    Checkpoint,
     Conversation,
     closing_line,
     kept_after_failure,
@@ -24,7 +23,9 @@ from core.conversation import (
     trimmed,
     with_sendable_calls,
 )
-from core.turn import AskModel, Rules, Turn, TurnReport, answering, closing
+from core.journal import Checkpoint, RecordIntents
+from core.report import TurnReport
+from core.turn import AskModel, Rules, Turn, answering, closing
 from doors.virtual import VirtualDoor
 from errors import AgentError, BadInput, OutcomeUnknown
 from events import ToolCallEnded, ToolCallStarted, TurnEnded
@@ -169,14 +170,17 @@ class World:
             yield from pause(0.5)
             return answers.pop(0) if answers else Answer.NOBODY
 
-        def keep(effect: Checkpoint, branch: Any) -> Flow[None]:
-            self.check_history(effect.messages)
+        def keep(effect: Checkpoint | RecordIntents, branch: Any) -> Flow[str]:
+            if isinstance(effect, Checkpoint) and effect.state is None:
+                self.check_history(effect.messages)
             yield from pause(0)
+            return ""
 
         def tools(effect: RunTools) -> Flow[list[CallResult]]:
             return executing_all(effect.calls, turn.deadline, 5.0, door.now)
 
-        door = VirtualDoor({AskModel: model, AskHuman: person, Checkpoint: keep}, {RunTools: tools}, [self.heard])
+        world = {AskModel: model, AskHuman: person, Checkpoint: keep, RecordIntents: keep}
+        door = VirtualDoor(world, {RunTools: tools}, [self.heard])
         rules = Rules(self.toolbox, door.now, window_tokens=self.window_tokens, max_tokens=1_000)
         turn = Turn.begin(self.conversation, "question", "ask", rules)
         at_s = None if stop_after_s is None else door.now() + stop_after_s

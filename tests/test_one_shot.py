@@ -7,7 +7,7 @@ import signal
 import pytest
 
 import ui.one_shot
-from core.turn import TurnReport
+from core.report import TurnReport
 from messages import NO_USAGE
 from ui.one_shot import ENDING_S_MAX, Stopper
 from wiring import Answer

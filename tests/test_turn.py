@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from core.conversation import Checkpoint, Conversation
+from core.conversation import Conversation
+from core.journal import Checkpoint, RecordIntents
+from core.report import TurnReport
 from core.turn import (
     CALLS_MAX,
     CORRECTIONS_MAX,
@@ -19,7 +21,6 @@ from core.turn import (
     Meaning,
     Rules,
     Turn,
-    TurnReport,
     answering,
     closing,
     meaning_of,
@@ -76,7 +77,8 @@ class World:
         ]
         doors.world[AskModel] = self._answer
         doors.world[AskHuman] = self._person
-        doors.world[Checkpoint] = self.kept.append
+        doors.world[Checkpoint] = self._keep
+        doors.world[RecordIntents] = lambda effect: ""
         doors.flows[RunTools] = lambda effect: executing_all(effect.calls, self.turn.deadline, 10.0, self.now)
 
     def now(self) -> float:
@@ -97,6 +99,10 @@ class World:
             yield
 
         return Tool(name, name, ANY_OBJECT, run, critical, writes)
+
+    def _keep(self, effect: Checkpoint) -> str:
+        self.kept.append(effect)
+        return ""
 
     def _answer(self, effect: AskModel) -> Reply:
         self.requests.append(effect)
@@ -498,10 +504,11 @@ def stop_during(tools: Callable[[World], Tool], reply: Reply, until: Callable[[]
         async def model(effect: Any, branch: Any) -> Any:
             return world._answer(effect)
 
-        async def checkpoint(effect: Any, branch: Any) -> None:
-            world.kept.append(effect)
+        async def keep(effect: Any, branch: Any) -> str:
+            return world._keep(effect) if isinstance(effect, Checkpoint) else ""
 
-        door = AsyncDoor({AskModel: model, Checkpoint: checkpoint}, world.doors.flows, [world.doors.heard])
+        performers = {AskModel: model, Checkpoint: keep, RecordIntents: keep}
+        door = AsyncDoor(performers, world.doors.flows, [world.doors.heard])
         world.turn = Turn.begin(world.conversation, "save it", "ask", world.rules())
         task = asyncio.create_task(door.run(answering(world.turn, world.conversation, world.rules())))
         while not until():

@@ -63,7 +63,7 @@ def save_note_tool(folder: Path, disk: Disk, guards: Guards, plan: FaultPlan) ->
         )
         if saved is Saved.ALREADY:
             return ToolOutput(f"Nothing to do: {_called(note)} is saved already, as {short_name(note.file_name)}.")
-        return ToolOutput(f"Saved {_called(note)} as {short_name(note.file_name)}.", wrote=True)
+        return ToolOutput(_saved(note), wrote=True)
 
     def look(given: Mapping[str, Any]) -> Flow[bool]:
         note = _note_from(given, untrusted=False)
@@ -90,6 +90,7 @@ def save_note_tool(folder: Path, disk: Disk, guards: Guards, plan: FaultPlan) ->
         critical=True,
         writes=True,
         look=look,
+        said=lambda given: _saved(_note_from(given, untrusted=False)),
     )
 
 
@@ -101,6 +102,10 @@ def _note_from(given: Mapping[str, Any], *, untrusted: bool) -> Note:
     if size > NOTE_BYTES_MAX:
         raise BadInput(f"the note has {size:,} bytes", what_now=f"Use at most {NOTE_BYTES_MAX:,}: split it.")
     return note
+
+
+def _saved(note: Note) -> str:
+    return f"Saved {_called(note)} as {short_name(note.file_name)}."
 
 
 def _called(note: Note) -> str:

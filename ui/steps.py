@@ -40,12 +40,16 @@ from events import (
     RetryRefused,
     RetryScheduled,
     Stamped,
+    StoreDamaged,
+    StoreFailed,
     StuckNoticed,
     ThinkingStreamed,
     ToolCallEnded,
     ToolCallStarted,
     TurnCancelled,
     TurnEnded,
+    TurnPoisoned,
+    TurnResumed,
     TurnStarted,
 )
 from messages import CallResult, ToolUse, Usage
@@ -113,6 +117,21 @@ class Steps:
 
     def _TurnStarted(self, event: TurnStarted, stamped: Stamped) -> None:
         self._started_s = stamped.monotonic_s
+
+    def _TurnResumed(self, event: TurnResumed, stamped: Stamped) -> Line:
+        done = f"{event.calls} calls are" if event.calls != 1 else "1 call is"
+        return Line(f"↻ goes on where it was cut off; {done} on record", "warn", warning=True)
+
+    def _TurnPoisoned(self, event: TurnPoisoned, stamped: Stamped) -> Line:
+        question = one_line(event.question, ARGUMENTS_CHARS)
+        return Line(f"✗ given up after {event.crashes} crashes: {question}", "bad", warning=True)
+
+    def _StoreFailed(self, event: StoreFailed, stamped: Stamped) -> Line:
+        return Line(f"! {one_line(event.what)} could not be kept: {one_line(event.why)}", "bad", warning=True)
+
+    def _StoreDamaged(self, event: StoreDamaged, stamped: Stamped) -> Line:
+        kept = f"; a copy is kept as {one_line(event.kept)}" if event.kept else ""
+        return Line(f"! {one_line(event.what)}{kept}", "bad", warning=True)
 
     def _TurnEnded(self, event: TurnEnded, stamped: Stamped) -> Line | None:
         self.begin()
@@ -193,7 +212,7 @@ class Steps:
 
     def _RedisUnavailable(self, event: RedisUnavailable, stamped: Stamped) -> Line:
         words = f"redis: {one_line(event.why)}; breakers and limits are not shared until it is back"
-        return Line(f"! {words}", "warn", warning=True)
+        return Line(f"! {words}", "warn")
 
     def _RedisBack(self, event: RedisBack, stamped: Stamped) -> Line:
         return Line("✓ redis: works again, breakers and limits are shared", "good")
