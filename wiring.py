@@ -543,5 +543,5 @@ def _guards(settings: Settings, seed: int, redis: RedisScripts | None, now: Call
         breaker=policy,
         breakers=own,
         limiters={"model": limit},
-        redis=RedisLink(redis.identity) if redis is not None else None,
+        redis=RedisLink(redis.identity, now=now) if redis is not None else None,
     )
