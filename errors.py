@@ -209,12 +209,6 @@ class OutcomeUnknown(AgentError):
     reason = "unknown_outcome"
 
 
-class Conflict(AgentError):
-    """An id that stands for one thing was used for another: the old answer would be a wrong one."""
-
-    reason = "conflict"
-
-
 class BadInput(AgentError):
     """Input that a tool cannot work with: goes back to the model to correct, blames no dependency."""
 
@@ -489,9 +483,8 @@ WHAT_NOW = {
 
 _SAID = {
     "rate_limit": "rate limited", "overloaded": "overloaded", "server_error": "server error",
-    "authentication": "the API key was refused", "permission": "permission denied",
-    "billing": "no credit left", "not_found": "not found",
-    "bad_request": "the request was refused", "too_large": "too long for the model",
+    "authentication": "the API key was refused", "permission": "permission denied", "billing": "no credit left",
+    "not_found": "not found", "bad_request": "the request was refused", "too_large": "too long for the model",
     "connection": "connection failed", "timeout": "timed out", "protocol": "not the answer of the API",
     "tls": "certificate refused", "proxy": "the proxy refused", "unknown_host": "unknown host",
     "redirect": "answered with a redirect",

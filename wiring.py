@@ -12,7 +12,6 @@ into `USER_TOOLS`.
 from __future__ import annotations
 
 import asyncio
-import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -22,34 +21,28 @@ from pathlib import Path
 from typing import Any
 
 import models.claude
-from circuit_breaker import BreakerPolicy
 from config import Settings
 from core.conversation import Conversation
 from core.journal import Checkpoint, RecordIntents, RecordOutcome, recording, write_s
 from core.report import TurnReport
 from core.turn import AskModel, Rules
 from deadline import Deadline
+from dependencies import build_guards, check_breakers, search_providers, services, usable_links
 from disk import Disk
 from doors.aio import AsyncDoor
 from doors.blocking import BlockingDoor, Stopped
-from errors import ConfigurationError
 from events import AttemptStarted, FaultsChanged, Listener, Stamped
 from faults import FaultPlan, parse_fault
 from fetch import FetchAsync, FetchBlocking
 from flow import Effect, Fetch, Flow, RunTools, Script, emit
-from guard import Guards
 from messages import NO_USAGE, CallResult, Reply, Usage
-from models.chain import PRACTICE, Converse, Link, asking, parse_chain
+from models.chain import PRACTICE, Converse, asking, parse_chain
 from models.claude import ClaudeAsync, ClaudeBlocking
 from models.gemini import GeminiAsync, GeminiBlocking
 from models.providers import ModelsAsync, ModelsBlocking
 from oversight.approvals import Answer as Approval
 from oversight.approvals import ApproveMode, AskHuman
 from platform_edges import Files
-from rate_limiter import LimiterPolicy
-from redis_link import RedisLink
-from retry import RetryPolicy
-from safe_text import one_line
 from session import Session, Unfinished
 from stores.redis_scripts import RedisScripts
 from stores.session_rows import SessionInfo
@@ -62,7 +55,7 @@ from telemetry.traces import Tracer
 from toolbox.cache import LastGood
 from toolbox.calculator import calculator_tool
 from toolbox.notes import find_notes_tool, save_note_tool
-from toolbox.search import brave, search_tool, searxng, tavily, wikipedia
+from toolbox.search import search_tool
 from toolbox.weather import weather_tool
 from tools import Prepared, Tool, Toolbox, UserTool, executing_all
 
@@ -156,10 +149,10 @@ class Agent:
         self.seed = seed if seed is not None else secrets.randbits(32)
         self.plan = FaultPlan((), self.seed)
         self.redis = RedisScripts.from_url(settings.redis_url, self.plan) if settings.redis_url else None
-        self.guards = _guards(settings, self.seed, self.redis, self.world.now)
+        self.guards = build_guards(settings, self.seed, self.redis, self.world.now)
         self.toolbox = Toolbox(self._tools())
         self.known_fault_targets = self._fault_targets()
-        _check_breakers(settings, [*self.known_fault_targets, "model"])
+        check_breakers(settings, [*self.known_fault_targets, "model"])
         self.plan.replace([parse_fault(spec, self.known_fault_targets) for spec in fault_specs])
         self.traces = self.world.traces(settings.state_dir)
         self.totals = Totals()
@@ -295,7 +288,7 @@ class Agent:
                 world.now,
                 world.wall,
             ),
-            search_tool(_search_providers(settings, world.wall), guards, plan, LastGood(), world.now, nonce),
+            search_tool(search_providers(settings, world.wall), guards, plan, LastGood(), world.now, nonce),
             *(one.bind(guards, plan) for one in USER_TOOLS),
         ]
 
@@ -329,7 +322,7 @@ class AsyncAgent(Agent):
         )
         performers: dict[type[Effect], Callable[..., Any]] = {
             Converse: self._models,
-            Fetch: FetchAsync(_services(settings)),
+            Fetch: FetchAsync(services(settings)),
             AskHuman: ask_human or _nobody_async,
         }
         if self.redis is not None:
@@ -413,7 +406,7 @@ class BlockingAgent(Agent):
         )
         performers: dict[type[Effect], Callable[..., Any]] = {
             Converse: self._models,
-            Fetch: FetchBlocking(_services(settings)),
+            Fetch: FetchBlocking(services(settings)),
             AskHuman: ask_human or (lambda effect, branch: Approval.NOBODY),
         }
         if self.redis is not None:
@@ -472,76 +465,3 @@ def _cancelled_from_outside() -> bool:
 
 async def _nobody_async(effect: AskHuman, branch: Any) -> Approval:
     return Approval.NOBODY
-
-
-def usable_links(settings: Settings) -> tuple[Link, ...]:
-    """The links of the chain that have what they need. Raises ConfigurationError when none is left."""
-    links = parse_chain(settings.model_chain)
-    usable = tuple(link for link in links if settings.has_key_for(link.name))
-    if not usable:
-        missing = list(dict.fromkeys(_KEYS[link.provider] for link in links))
-        raise ConfigurationError(
-            f"no model can be asked: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
-            what_now=f"Set {' or '.join(missing)} (a .env file will do), or add --offline to use the practice model.",
-        )
-    return usable
-
-
-_KEYS = {"anthropic": "ANTHROPIC_API_KEY", "google": "GEMINI_API_KEY"}
-
-
-def _search_providers(settings: Settings, wall: Callable[[], float]) -> list[Any]:
-    """The search providers that have what they need, in the order they are asked."""
-    providers = []
-    if settings.tavily_api_key:
-        providers.append(tavily(settings.tavily_base_url, settings.tavily_api_key, wall))
-    if settings.brave_api_key:
-        providers.append(brave(settings.brave_base_url, settings.brave_api_key, wall))
-    if settings.searxng_url:
-        providers.append(searxng(settings.searxng_url, wall))
-    return [*providers, wikipedia(settings.wikipedia_url, wall)]
-
-
-def _services(settings: Settings) -> list[str]:
-    """The URLs of everything a tool may fetch from: nothing else is ever asked."""
-    urls = [
-        settings.open_meteo_geocoding_url,
-        settings.open_meteo_forecast_url,
-        settings.tavily_base_url,
-        settings.brave_base_url,
-        settings.wikipedia_url,
-    ]
-    return [*urls, settings.searxng_url] if settings.searxng_url else urls
-
-
-def _check_breakers(settings: Settings, known: Sequence[str]) -> None:
-    """Refuse an entry of BREAKERS that no dependency has as its name or prefix: it would silently do nothing."""
-    for one in settings.breakers:
-        name = one.dependency
-        if name.split(".")[0] != "model" and not any(f"{other}.".startswith(f"{name}.") for other in known):
-            raise ConfigurationError(
-                f"BREAKERS names {one_line(name, 60)!r}, which nothing here is called; known are {', '.join(known)}",
-                what_now="Correct BREAKERS.",
-            )
-
-
-def _guards(settings: Settings, seed: int, redis: RedisScripts | None, now: Callable[[], float]) -> Guards:
-    policy = BreakerPolicy(
-        failure_threshold=settings.breaker_failure_threshold,
-        open_s=settings.breaker_recovery_timeout_s,
-        success_threshold=settings.breaker_success_threshold,
-    )
-    own = {
-        one.dependency: BreakerPolicy(one.failures, one.open_s, settings.breaker_success_threshold)
-        for one in settings.breakers
-    }
-    limit = LimiterPolicy(per_minute=settings.rate_limit_per_minute, burst=settings.rate_limit_burst)
-    return Guards(
-        now=now,
-        draws=lambda name: random.Random(f"{seed}:{name}").random,
-        retry=RetryPolicy(settings.max_retries, settings.retry_base_delay_s, settings.retry_max_delay_s),
-        breaker=policy,
-        breakers=own,
-        limiters={"model": limit},
-        redis=RedisLink(redis.identity, now=now) if redis is not None else None,
-    )

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from deadline import Deadline
-from errors import AgentError, Conflict
+from errors import AgentError
 from flow import Effect, Flow
 from messages import CallResult, Json, Message
 from safe_text import one_line
@@ -33,6 +33,12 @@ WRITE_S_MAX = 2.0
 
 LAST_WRITE_S = 0.1
 """How long the last record may take when the question's time is over already."""
+
+
+class Conflict(AgentError):
+    """An id that stands for one thing was used for another: the old answer would be a wrong one."""
+
+    reason = "conflict"
 
 
 @dataclass(frozen=True, slots=True)

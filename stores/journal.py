@@ -12,8 +12,7 @@ import json
 import sqlite3
 from typing import Any
 
-from core.journal import Intent, Recorded, RecordIntents, RecordOutcome
-from errors import Conflict
+from core.journal import Conflict, Intent, Recorded, RecordIntents, RecordOutcome
 from messages import CallResult, result_from_json, result_to_json
 from safe_text import encodable, masked, one_line
 from stores.sqlite_file import row_sum

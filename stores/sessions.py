@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from core.conversation import repaired
-from core.journal import Checkpoint, RecordIntents, RecordOutcome
+from core.journal import Checkpoint, Conflict, RecordIntents, RecordOutcome
 from core.resume import CutOff
-from errors import AgentError, ConfigurationError, Conflict
+from errors import AgentError, ConfigurationError
 from events import Event, StoreDamaged, StoreFailed
 from flow import Flow, Gate, attempt, blocking, emit
 from messages import Message

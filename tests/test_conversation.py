@@ -29,7 +29,7 @@ from core.turn import AskModel, Rules, Turn, answering, closing
 from doors.virtual import VirtualDoor
 from errors import AgentError, BadInput, OutcomeUnknown
 from events import ToolCallEnded, ToolCallStarted, TurnEnded
-from flow import Flow, Gate, RunTools, blocking, pause
+from flow import Effect, Flow, Gate, RunTools, blocking, pause
 from messages import (
     Block,
     CallResult,
@@ -179,7 +179,7 @@ class World:
         def tools(effect: RunTools) -> Flow[list[CallResult]]:
             return executing_all(effect.calls, turn.deadline, 5.0, door.now)
 
-        world = {AskModel: model, AskHuman: person, Checkpoint: keep, RecordIntents: keep}
+        world: dict[type[Effect], Any] = {AskModel: model, AskHuman: person, Checkpoint: keep, RecordIntents: keep}
         door = VirtualDoor(world, {RunTools: tools}, [self.heard])
         rules = Rules(self.toolbox, door.now, window_tokens=self.window_tokens, max_tokens=1_000)
         turn = Turn.begin(self.conversation, "question", "ask", rules)

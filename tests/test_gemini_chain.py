@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from cli import report_json
+from dependencies import usable_links
 from errors import ConfigurationError
 from events import AttemptAbandoned, AttemptStarted, FaultInjected, FellBack, Stamped, TextStreamed
 from faults import parse_fault
@@ -25,7 +26,7 @@ from tests.fake_messages import calls as claude_calls
 from tests.fake_messages import message as claude_message
 from tests.fake_messages import says as claude_says
 from tests.support_agent import settings
-from wiring import Answer, AsyncAgent, BlockingAgent, usable_links
+from wiring import Answer, AsyncAgent, BlockingAgent
 
 CLAUDE = "anthropic:claude-sonnet-5-5,anthropic:claude-haiku-5-5"
 GEMINI = "google:gemini-3.6-flash"

@@ -25,7 +25,7 @@ FLOORS: list[list[set[str]]] = [
     [{"guard"}, {"guard_function"}],
     [{"oversight"}, {"tool_schema", "tool_function"}, {"tools"}, {"core"}],
     [{"platform_edges"}, {"stores", "disk"}, {"doors", "models", "toolbox", "telemetry", "fetch"}],
-    [{"config"}, {"session"}, {"wiring"}],
+    [{"config"}, {"session", "dependencies"}, {"wiring"}],
     [{"early_end"}, {"cli"}, {"ui"}, {"sidecar"}],
     [{"agent", "agent_async", "health"}],
 ]
