@@ -5,7 +5,9 @@ when all of them wait, so an hour of outages takes milliseconds and every run wi
 seed is the same to the byte. World effects are performed by *simulations*, which are flows
 themselves: a simulated model yields `Pause(0.3)` before it answers.
 
-Blocking calls run inline and take no virtual time unless a simulation says so.
+Blocking calls run inline and take no virtual time, unless `pace` says how long: then a call runs as
+on a thread of its own, and timeouts and cancels meet its gate as they do in the real doors. Before each
+effect `watch` may end the run where it stands, with any BaseException: Ctrl-C, or the death of the process.
 """
 
 from __future__ import annotations
@@ -15,14 +17,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from doors.threads import ToolCrashed
+from doors.threads import CLAIMED_WAIT_S, ToolCrashed
 from errors import AttemptTimedOut, OutcomeUnknown
 from events import Event, Listener, Scope
-from flow import Attempt, Awaiting, Blocking, Bus, Effect, Emit, Flow, Pause, Together, Within, not_an_effect
+from flow import Attempt, Awaiting, Blocking, Bus, Effect, Emit, Flow, Gate, Pause, Together, Within, not_an_effect
 
 T = TypeVar("T")
 Simulation = Callable[[Any, "VirtualBranch"], Flow[Any]]
 FlowPerformer = Callable[[Any], Flow[Any]]
+Watch = Callable[[Effect, "VirtualBranch"], None]
+Pace = Callable[["VirtualBranch"], tuple[float, float]]
+"""The seconds until a blocking call does its work, and from then until it is back."""
 
 
 class Stuck(Exception):
@@ -32,10 +37,11 @@ class Stuck(Exception):
 class _Frame:
     """One flow on a branch's stack, with the timeout it runs under, if any."""
 
-    __slots__ = ("end_s", "flow", "s", "scope", "silence_s", "silent_at_s")
+    __slots__ = ("effect", "end_s", "expired", "flow", "s", "scope", "silence_s", "silent_at_s")
 
-    def __init__(self, flow: Flow[Any], scope: Scope) -> None:
-        self.flow, self.scope = flow, scope
+    def __init__(self, flow: Flow[Any], scope: Scope, effect: Effect | None = None) -> None:
+        self.flow, self.scope, self.effect = flow, scope, effect
+        self.expired = False
         self.s = self.end_s = self.silent_at_s = float("inf")
         self.silence_s: float | None = None
 
@@ -53,6 +59,31 @@ class _Frame:
         return AttemptTimedOut(self.silence_s if silent and self.silence_s else self.s, silent=silent)
 
 
+class _Aside:
+    """A blocking call on a thread of its own: it acts at one time and is back at another, wanted or not."""
+
+    def __init__(self, branch: VirtualBranch, effect: Blocking[Any], acts_s: float, back_s: float) -> None:
+        self.gate = effect.gate
+        self.back_at_s = branch.door.now() + acts_s + back_s
+        self._branch, self._call, self._wait_id = branch, effect.call, branch.wait_id
+        self._outcome: tuple[Any, Exception | None] = (None, None)
+        branch.door.call_at(self.back_at_s - back_s, self._act)
+
+    def _act(self) -> None:
+        self._outcome = _outcome(self._call, self.gate)
+        self._branch.door.call_at(self.back_at_s, self.settle)
+
+    def settle(self) -> None:
+        """It is back. For whoever still waits the flow goes on."""
+        if not self.gate.settled.is_set():
+            self.gate.settle(*self._outcome)
+            self._branch.wake(self._wait_id, *self._outcome)
+
+    def is_soon_back(self, now_s: float) -> bool:
+        """Whether it is back before the doors lose patience with a call past its point of no return."""
+        return self.back_at_s <= now_s + CLAIMED_WAIT_S
+
+
 class VirtualBranch:
     """A stack of flows that runs until all of them wait; the last in, the first to run."""
 
@@ -61,6 +92,12 @@ class VirtualBranch:
         self.frames = [_Frame(flow, scope)]
         self.wait_id = 0
         self.children: list[VirtualBranch] = []
+        self._aside: _Aside | None = None
+
+    @property
+    def path(self) -> tuple[Effect, ...]:
+        """The simulated and coarse effects that this branch is in, the innermost last."""
+        return tuple(frame.effect for frame in self.frames if frame.effect is not None)
 
     def emit(self, event: Event) -> None:
         """Tell the listeners, stamped with this branch's scope."""
@@ -77,6 +114,10 @@ class VirtualBranch:
     def close(self) -> None:
         """Cancel: close every flow, the innermost first."""
         self.wait_id += 1
+        aside = self._aside
+        # Past its point of no return it is waited for a moment, so that `closing` knows how it ended.
+        if aside is not None and not aside.gate.abandon() and aside.is_soon_back(self.door.now()):
+            aside.settle()
         self._close_above(0)
 
     def _close_above(self, depth: int) -> None:
@@ -88,7 +129,14 @@ class VirtualBranch:
 
     def expire(self, frame: _Frame) -> None:
         """A timer went off: end this frame's attempt unless it was restarted or is over."""
-        if frame not in self.frames or self.door.now() < frame.at_s:
+        if frame not in self.frames or self.door.now() < frame.at_s or frame.expired:
+            return
+        aside = self._aside
+        if aside is not None and not aside.gate.settled.is_set() and not aside.gate.abandon():
+            frame.expired = True  # a result that comes now still counts, but the flow may not go on
+            if not aside.is_soon_back(self.door.now()):
+                unknown = OutcomeUnknown("it was past its point of no return when its time was over")
+                self.door.call_at(self.door.now() + CLAIMED_WAIT_S, partial(self.wake, self.wait_id, error=unknown))
             return
         self.wait_id += 1
         self._close_above(self.frames.index(frame))
@@ -102,6 +150,7 @@ class VirtualBranch:
     def step(self, value: Any = None, error: Exception | None = None) -> None:
         """Run until this branch waits for something or is done."""
         self.wait_id += 1
+        self._aside = None
         while self.frames:
             frame = self.frames[-1]
             try:
@@ -115,6 +164,10 @@ class VirtualBranch:
                 value, error = None, raised
                 continue
             value, error = None, None
+            if not isinstance(effect, Emit) and (late := next((one for one in self.frames if one.expired), None)):
+                self._close_above(self.frames.index(late))
+                error = late.error()
+                continue
             try:
                 if not self._perform(effect):
                     return
@@ -129,6 +182,8 @@ class VirtualBranch:
         """True when the answer is there already (in `door.answer`), or a new frame is to run."""
         door, scope = self.door, self.frames[-1].scope
         door.answer = None
+        if door.watch is not None:
+            door.watch(effect, self)
         match effect:
             case Emit(event):
                 self.emit(event)
@@ -149,13 +204,17 @@ class VirtualBranch:
             case Together(flows):
                 return self._together(flows, scope)
         if simulate := door.simulations.get(type(effect)):
-            self.frames.append(_Frame(simulate(effect, self), scope))
+            self.frames.append(_Frame(simulate(effect, self), scope, effect))
             return True
         if make := door.flows.get(type(effect)):
-            self.frames.append(_Frame(make(effect), scope))
+            self.frames.append(_Frame(make(effect), scope, effect))
             return True
         match effect:
             case Blocking():
+                acts_s, back_s = door.pace(self) if door.pace is not None else (0.0, 0.0)
+                if acts_s or back_s:
+                    self._aside = _Aside(self, effect, acts_s, back_s)
+                    return False
                 door.answer = _inline(effect)
                 return True
             case Awaiting(call):
@@ -193,6 +252,9 @@ class VirtualDoor:
         simulations: for each world effect a function `(effect, branch) -> Flow`, the world's answer.
         flows: for each coarse effect a function that makes the flow to run in its place.
         listeners: called with every stamped event.
+        start_s: where the clock begins.
+        watch: called before each effect; a BaseException it raises ends the run there.
+        pace: how long the blocking call takes that this branch is about to make.
     """
 
     def __init__(
@@ -202,9 +264,12 @@ class VirtualDoor:
         listeners: Sequence[Listener] = (),
         *,
         start_s: float = 1_000.0,
+        watch: Watch | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.simulations = dict(simulations or {})
         self.flows = dict(flows or {})
+        self.watch, self.pace = watch, pace
         self.answer: Any = None
         self._now_s = start_s
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -242,25 +307,26 @@ class VirtualDoor:
             result: T = ended[0]
             return result
         finally:
-            branch.close()
-            self._timers.clear()
+            branch.close()  # its timers find nobody any more; calls aside go on, as threads do
 
 
 def _inline(effect: Blocking[Any]) -> Any:
-    gate = effect.gate
-    if gate.settled.is_set():
+    if effect.gate.settled.is_set():
         raise OutcomeUnknown("a gate serves one call only")
-    try:
-        result = effect.call(gate)
-    except Exception as error:  # kept in the gate for `closing`, and raised to the flow
-        gate.settle(error=error)
-        raise
-    except SystemExit as error:
-        crash = ToolCrashed(f"it raised {type(error).__name__}")
-        gate.settle(error=crash)
-        raise crash from None
-    gate.settle(result)
+    result, error = _outcome(effect.call, effect.gate)
+    effect.gate.settle(result, error)  # for `closing`
+    if error is not None:
+        raise error
     return result
+
+
+def _outcome(call: Callable[[Gate], Any], gate: Gate) -> tuple[Any, Exception | None]:
+    try:
+        return call(gate), None
+    except Exception as error:  # the flow's to decide
+        return None, error
+    except SystemExit as error:
+        return None, ToolCrashed(f"it raised {type(error).__name__}")
 
 
 def _immediate(awaitable: Any) -> Any:
