@@ -346,7 +346,7 @@ class Guards:
 
     Args:
         now: the monotonic clock in seconds.
-        draws: makes a dependency's stream of numbers in [0, 1) from its name.
+        draws: makes streams of numbers in [0, 1) by name: a dependency's for its retries, and `NAME/open_s`.
         retry: for all.
         breaker: for all but those under `breakers`, by longest dotted prefix (`web_search`, `model.anthropic`).
         limiters: by longest dotted prefix; without an entry there is no limit.
@@ -397,9 +397,10 @@ class Guards:
         )
 
     def _made_breaker(self, name: str, policy: BreakerPolicy) -> CircuitBreaker | SharedBreaker:
+        draw = self._draws(f"{name}/open_s")
         if self._redis is not None:
-            return SharedBreaker(name, policy, link=self._redis, now=self._now)
-        return CircuitBreaker(name, policy, now=self._now)
+            return SharedBreaker(name, policy, link=self._redis, now=self._now, draw=draw)
+        return CircuitBreaker(name, policy, now=self._now, draw=draw)
 
     def _made_limiter(self, name: str, limit: LimiterPolicy | None) -> TokenBucket | SharedBucket | None:
         if limit is None or not limit.per_minute:
