@@ -6,13 +6,16 @@
     model:cut=text*1          the next stream breaks in the middle of its text
     get_weather:hang          it never answers
     save_note:slow=15*1+2     the third save takes 15 s
+    get_weather:stale         it answers, but with what was true two days ago
+    save_note:crash=after     the process is killed when the note is saved and nobody knows it yet
 
 This file only decides; whoever performs an attempt asks `plan.next(target)` once and acts on
 the answer. How a plan decides:
 - The specs are asked in their order; the first one that strikes wins, those behind it are not asked.
 - A spec is asked about an attempt when its target is `*`, the attempt's target or a dotted
   prefix of it (`get_weather` covers `get_weather.open_meteo`), and when its kind makes sense there:
-  `*:cut` strikes model streams and leaves tools and the disk alone.
+  `*:cut` strikes model streams and leaves tools and the disk alone. A lie (`wrong`, `stale`, `swapped`,
+  `noop`) is told only by a tool that can tell it: it says so where it asks.
 - AFTER spares the first attempts a spec is asked about. Then RATE is drawn; only a strike spends COUNT.
 - Draws are not taken from one stream but computed from (seed, spec, target, n): the same seed
   gives a dependency the same failures, whatever runs beside it.
@@ -27,8 +30,9 @@ import hashlib
 import re
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from errors import ConfigurationError
 from safe_text import one_line
@@ -42,6 +46,10 @@ _ANYWHERE = frozenset({"model", "tool", "disk", "redis"})
 _OUTSIDE = frozenset({"model", "tool"})
 _NETWORK = frozenset({"model", "tool", "redis"})
 _MODEL = frozenset({"model"})
+_TOOL = frozenset({"tool"})
+
+LIES = ("wrong", "stale", "swapped", "noop")
+"""Kinds by which a tool reports success and should not be believed; each tool can tell only some of them."""
 
 _STRIKES: dict[str, frozenset[str]] = {
     "error": _ANYWHERE, "slow": _ANYWHERE, "hang": _ANYWHERE,
@@ -50,10 +58,14 @@ _STRIKES: dict[str, frozenset[str]] = {
     "bad_request": _MODEL, "cut": _MODEL, "stall": _MODEL, "bad_tool": _MODEL, "bad_args": _MODEL,
     "loop": _MODEL, "refusal": _MODEL, "max_tokens": _MODEL,
     "full": frozenset({"disk"}),
+    "crash": frozenset({"model", "tool", "disk"}),
+    **dict.fromkeys(LIES, _TOOL),
 }  # fmt: skip
-_WORDS = {"cut": ("text", "start", "tool", "end"), "stall": ("text", "tool")}  # the first is the default
+_WORDS = {  # the first is the default
+    "cut": ("text", "start", "tool", "end"), "stall": ("text", "tool"), "crash": ("before", "after"),
+}  # fmt: skip
+_EXAMPLES = {**dict.fromkeys(LIES, "get_weather"), "noop": "save_note", "full": "disk"}
 _SECONDS = {"slow": True, "rate_limit": False}  # whether the number must be given
-_KINDS_TO_COME = ("crash", "wrong", "stale", "swapped", "noop")
 
 KINDS = tuple(_STRIKES)
 """Every kind of fault that can be injected."""
@@ -82,10 +94,11 @@ class FaultSpec:
     def __str__(self) -> str:
         return self.text or f"{self.target}:{self.kind}"
 
-    def concerns(self, target: str) -> bool:
-        """Whether this spec is asked about attempts on `target`."""
+    def concerns(self, target: str, lies: Collection[str] = ()) -> bool:
+        """Whether this spec is asked about attempts on `target`, which can tell these lies."""
         named = self.target in ("*", target) or target.startswith(self.target + ".")
-        return named and _role(target) in _STRIKES[self.kind]
+        fits = self.kind in lies if self.kind in LIES else _role(target) in _STRIKES[self.kind]
+        return named and fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +124,8 @@ def parse_fault(spec: str, known: Collection[str] | None = None) -> FaultSpec:
 
     Args:
         spec: as typed, see the grammar above.
-        known: the names of tools and tool providers there are; None = any name will do.
+        known: the names of tools and tool providers there are; None = any name will do. A mapping
+            also tells which lies each can tell; else any of them may.
 
     Raises ConfigurationError: which spec, what is wrong with it, what is allowed.
     """
@@ -122,8 +136,8 @@ def parse_fault(spec: str, known: Collection[str] | None = None) -> FaultSpec:
         raise _wrong(text, "it is not of the form", GRAMMAR)
     kind = _kind(text, parts["kind"])
     _check_target(text, target, known)
-    if target != "*" and _role(target) not in _STRIKES[kind]:
-        fitting = [name for name in KINDS if _role(target) in _STRIKES[name]]
+    fitting = _fitting(target, known)
+    if kind not in fitting:
         raise _wrong(text, f"{kind} does not strike {_shown(target)}; kinds for it:", ", ".join(fitting))
     return FaultSpec(
         target,
@@ -136,9 +150,18 @@ def parse_fault(spec: str, known: Collection[str] | None = None) -> FaultSpec:
     )
 
 
+def _fitting(target: str, known: Collection[str] | None) -> Sequence[str]:
+    """The kinds that can strike this target."""
+    if target == "*":
+        return KINDS
+    fitting = [kind for kind in KINDS if _role(target) in _STRIKES[kind]]
+    if isinstance(known, Mapping) and _role(target) == "tool":
+        lies = {lie for name, told in known.items() if f"{name}.".startswith(f"{target}.") for lie in told}
+        fitting = [kind for kind in fitting if kind not in LIES or kind in lies]
+    return fitting
+
+
 def _kind(text: str, kind: str) -> str:
-    if kind in _KINDS_TO_COME:
-        raise _wrong(text, f"{kind} is not built yet; kinds:", ", ".join(KINDS))
     if kind not in _STRIKES:
         raise _wrong(text, f"unknown kind {_shown(kind)}{_meant(kind, KINDS)}; kinds:", ", ".join(KINDS))
     return kind
@@ -166,7 +189,7 @@ def _argument(text: str, kind: str, argument: str | None) -> str | None:
             raise _wrong(text, f"{kind} takes seconds from 0 to {SECONDS_MAX:.0f}, as in", f"{kind}=15")
         return argument
     if argument is not None:
-        raise _wrong(text, f"{kind} takes no argument, as in", f"model:{kind}" if kind != "full" else "disk:full")
+        raise _wrong(text, f"{kind} takes no argument, as in", f"{_EXAMPLES.get(kind, 'model')}:{kind}")
     return None
 
 
@@ -251,28 +274,36 @@ def _draw(key: str) -> float:
     return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()) / 2**64
 
 
+class Crashed(BaseException):
+    """The process should have died here, and there is none to kill: a simulation, or a test."""
+
+
 class FaultPlan:
     """The faults that are on. One plan serves the flags, `/fault` in the chat and the tests. Thread-safe.
 
     Args:
         specs: in the order in which they are asked.
         seed: the same seed repeats the same decisions.
+        kill: ends the process at once, for `crash`; where it comes back, `Crashed` is raised.
     """
 
-    def __init__(self, specs: Sequence[FaultSpec] = (), seed: int = 0) -> None:
+    def __init__(
+        self, specs: Sequence[FaultSpec] = (), seed: int = 0, kill: Callable[[], object] = lambda: None
+    ) -> None:
         self.seed = seed
+        self._kill = kill
         self._lock = threading.Lock()
         self._entries: list[_Entry] = []
         self.replace(specs)
 
-    def next(self, target: str) -> Fault | None:
-        """The fault that strikes this attempt on `target`, if any. Ask once an attempt."""
+    def next(self, target: str, lies: Collection[str] = ()) -> Fault | None:
+        """The fault that strikes this attempt on `target`, if any. Ask once an attempt; `lies`: those it can tell."""
         if not self._entries:
             return None
         with self._lock:
             for entry in self._entries:
                 spec = entry.spec
-                if spec.concerns(target) and entry.strikes(target, self.seed):
+                if spec.concerns(target, lies) and entry.strikes(target, self.seed):
                     return Fault(spec.kind, spec.argument, target, str(spec), entry)
         return None
 
@@ -282,6 +313,11 @@ class FaultPlan:
         if entry is not None:
             with self._lock:
                 entry.struck = max(0, entry.struck - 1)
+
+    def crash(self, fault: Fault) -> NoReturn:
+        """Die of this fault. Tell everybody first: afterwards nobody is there."""
+        self._kill()
+        raise Crashed(fault.spec)
 
     @property
     def specs(self) -> tuple[FaultSpec, ...]:

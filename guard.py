@@ -60,11 +60,10 @@ from events import (
     AttemptSucceeded,
     CallRejected,
     Event,
-    FaultInjected,
     LimiterWaited,
     Scope,
 )
-from faults import Fault, FaultPlan
+from fault_injection import injecting as injecting  # whoever guards attempts also lets faults strike them
 from flow import Attempt, Emit, Flow, Pause, within
 from rate_limiter import LimiterPolicy, TokenBucket
 from rate_limiter_redis import SharedBucket
@@ -431,55 +430,3 @@ def with_deadline(flow: Flow[T], deadline: Deadline, *, now: Callable[[], float]
             raise
         spent_s = now() - started_s
         raise DeadlineExceeded(f"gave up after {spent_s:.3g} s: {one_line(str(error))}", (error,)) from error
-
-
-# --- faults ----------------------------------------------------------------------------------------------
-
-_FOREVER_S = 1_000_000.0  # eleven days; longer sleeps overflow some platforms' timers
-
-_FAILS: dict[str, tuple[str, str]] = {
-    "rate_limit": ("rate_limit", "rate limited (429)"),
-    "overloaded": ("overloaded", "overloaded (529)"),
-    "server_error": ("server_error", "server error (500)"),
-    "auth": ("plan_limit", "the key was refused (401)"),
-    "refused": ("connection", "connection refused"),
-    "reset": ("connection", "connection reset"),
-    "garbage": ("protocol", "rubbish instead of an answer"),
-    "html": ("protocol", "a web page instead of an answer"),
-}
-
-
-def injecting(flow: Flow[T], plan: FaultPlan, target: str) -> Flow[T]:
-    """Run one attempt of a tool, or the fault that the plan has for it.
-
-    Args:
-        flow: the whole attempt. When a fault strikes in its place it is closed and never runs.
-        plan: asked once.
-        target: `<tool>.<provider>`, or `<tool>` for a call that has no provider.
-    """
-    try:
-        fault = plan.next(target)
-        if fault is not None:
-            yield Emit(FaultInjected(target, fault.kind, fault.argument or ""))
-            if fault.kind == "slow":
-                yield Pause(fault.seconds(0.0))
-            elif fault.kind == "hang":
-                yield Pause(_FOREVER_S)
-                raise AgentError("injected fault: it never answered", reason="timeout", dependency=target)
-            else:
-                raise _injected(fault)
-        return (yield from flow)
-    finally:
-        flow.close()
-
-
-def _injected(fault: Fault) -> AgentError:
-    # A tool without a provider that breaks is broken itself; with one, its provider is out of order.
-    reason = "server_error" if "." in fault.target else "crashed"
-    reason, said = _FAILS.get(fault.kind, (reason, "it does not work"))
-    return AgentError(
-        f"injected fault: {said}",
-        reason=reason,
-        dependency=fault.target,
-        retry_after_s=fault.seconds(0.0) if fault.kind == "rate_limit" and fault.argument else None,
-    )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import ConfigurationError
-from faults import KINDS, Fault, FaultPlan, FaultSpec, parse_fault
+from faults import KINDS, LIES, Crashed, Fault, FaultPlan, FaultSpec, parse_fault
 
 KNOWN = [
     "calculator", "save_note", "find_notes", "web_search", "web_search.tavily", "web_search.wikipedia",
@@ -60,6 +60,12 @@ def strikes(of: FaultPlan, target: str, times: int) -> list[str]:
         (f"{MODEL}:overloaded*1", FaultSpec(MODEL, "overloaded", count=1)),
         ("model.local.llama3.2:8b-q4@x*y+z:reset", FaultSpec("model.local.llama3.2:8b-q4@x*y+z", "reset")),
         ("web_search.wikipedia:html", FaultSpec("web_search.wikipedia", "html")),
+        ("model:crash*1", FaultSpec("model", "crash", "before", count=1)),
+        ("save_note:crash=after", FaultSpec("save_note", "crash", "after")),
+        ("disk:crash+2", FaultSpec("disk", "crash", "before", after=2)),
+        ("get_weather:stale", FaultSpec("get_weather", "stale")),
+        ("save_note:noop", FaultSpec("save_note", "noop")),
+        ("*:wrong@0.2", FaultSpec("*", "wrong", rate=0.2)),
     ],
 )
 def test_a_spec_is_read_as_it_was_meant(spec: str, expected: FaultSpec) -> None:
@@ -87,11 +93,13 @@ def test_a_spec_is_read_as_it_was_meant(spec: str, expected: FaultSpec) -> None:
         ("nothing_like_it:error", "web_search"),
         ("redis:rate_limit", "rate_limit does not strike"),
         ("redis.main:refused", "unknown target"),
-        ("model:crash", "crash is not built yet"),
-        ("get_weather:wrong", "wrong is not built yet"),
-        ("get_weather:stale", "stale is not built yet"),
-        ("get_weather:swapped", "swapped is not built yet"),
-        ("save_note:noop", "noop is not built yet"),
+        ("model:crash=later", "before or after"),
+        ("model:crash=", "before or after"),
+        ("redis:crash", "crash does not strike 'redis'"),
+        ("model:wrong", "wrong does not strike 'model'; kinds for it: error"),
+        ("disk:noop", "noop does not strike 'disk'"),
+        ("get_weather:stale=3", "stale takes no argument, as in get_weather:stale"),
+        ("save_note:noop=1", "noop takes no argument, as in save_note:noop"),
         ("model:cut=middle", "text or start or tool or end"),
         ("model:cut=", "text or start or tool or end"),
         ("model:stall=end", "text or tool"),
@@ -126,7 +134,7 @@ def test_a_spec_is_read_as_it_was_meant(spec: str, expected: FaultSpec) -> None:
         ("web_search:bad_tool", "does not strike"),
         ("web_search:full", "does not strike"),
         ("model:full", "does not strike"),
-        ("disk:rate_limit", "error, slow, hang, full"),
+        ("disk:rate_limit", "error, slow, hang, full, crash"),
         ("disk:cut", "does not strike"),
     ],
 )
@@ -135,6 +143,31 @@ def test_a_wrong_spec_is_refused_with_the_reason_and_what_is_allowed(spec: str, 
         parse_fault(spec, KNOWN)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+LYING = {"save_note": ("noop",), "my_tool": (), "get_weather": ("wrong", "stale"), WEATHER: ("wrong", "stale")}
+
+
+@pytest.mark.parametrize(
+    "spec", ["save_note:noop", "get_weather:stale", f"{WEATHER}:wrong", "*:swapped", "my_tool:error"]
+)
+def test_a_lie_that_its_tool_can_tell_is_taken(spec: str) -> None:
+    assert str(parse_fault(spec, LYING)) == spec
+
+
+@pytest.mark.parametrize("spec", ["save_note:wrong", "get_weather:noop", f"{WEATHER}:swapped", "my_tool:noop"])
+def test_a_lie_that_its_tool_cannot_tell_is_refused_with_those_it_can(spec: str) -> None:
+    target, _, kind = spec.partition(":")
+    with pytest.raises(ConfigurationError, match=f"{kind} does not strike '{target}'; kinds for it: error") as caught:
+        parse_fault(spec, LYING)
+    offered = str(caught.value).partition("kinds for it: ")[2].split(", ")
+    assert {word.partition(" ")[0] for word in offered} & set(LIES) == set(LYING[target])
+
+
+def test_who_is_known_only_by_a_provider_tells_the_lies_of_the_provider() -> None:
+    assert parse_fault("get_weather:wrong", {WEATHER: ("wrong",)}).kind == "wrong"
+    with pytest.raises(ConfigurationError, match="wrong does not strike 'get_weather'"):
+        parse_fault("get_weather:wrong", {WEATHER: (), "get_weather2": ("wrong",)})
 
 
 def test_an_unknown_target_lists_those_there_are() -> None:
@@ -197,6 +230,25 @@ def test_a_kind_strikes_only_where_it_makes_sense() -> None:
     assert cut.next(MODEL) == Fault("cut", "text", MODEL, "*:cut")
     assert full.next(MODEL) is None
     assert full.next("disk") is not None
+
+
+def test_a_lie_strikes_only_who_says_that_it_can_tell_it_and_spends_nothing_on_others() -> None:
+    some = plan("*:wrong*1+1", "*:stale")
+    assert some.next(WEATHER) is None
+    assert some.next(MODEL) is None
+    assert [getattr(some.next(WEATHER, ("wrong",)), "kind", "-") for _ in range(3)] == ["-", "wrong", "-"]
+    assert some.next(WEATHER, ("stale",)) == Fault("stale", None, WEATHER, "*:stale")
+
+
+def test_a_crash_ends_the_process_and_where_there_is_none_the_run() -> None:
+    killed: list[int] = []
+    some = FaultPlan([parse_fault("model:crash")], kill=lambda: killed.append(1))
+    fault = some.next(MODEL)
+    assert fault is not None
+    with pytest.raises(Crashed, match="model:crash"):
+        some.crash(fault)
+    assert killed == [1]
+    assert not issubclass(Crashed, Exception)  # nothing that survives failures may survive this
 
 
 def test_a_fault_carries_its_seconds() -> None:

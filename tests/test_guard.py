@@ -36,7 +36,8 @@ from events import (
     RetryRefused,
 )
 from fallback import Choice, falling_back
-from faults import FaultPlan, parse_fault
+from fault_injection import Telling
+from faults import Crashed, FaultPlan, parse_fault
 from flow import Attempt, Flow, Pause
 from guard import LEASE_GRACE_S, Guard, Guards, injecting, with_deadline
 from rate_limiter import LimiterPolicy, TokenBucket
@@ -546,6 +547,67 @@ def test_a_flow_that_a_fault_replaces_or_delays_is_closed_and_never_runs(spec: s
     task.close()
     assert ran == []
     assert getattr(flow, "gi_frame", 0) is None
+
+
+def doubling(flow: Flow[str], telling: Telling) -> Flow[str]:
+    answer = yield from flow
+    yield from telling()
+    return answer * 2
+
+
+def keeping_quiet(flow: Flow[str], telling: Telling) -> Flow[str]:
+    return (yield from flow)
+
+
+def test_a_lie_is_told_by_the_attempt_and_the_listeners_hear_of_it() -> None:
+    world, faults = World(), FaultPlan([parse_fault("get_weather:wrong*1")])
+    target = "get_weather.open_meteo"
+    answers = [world.run(injecting(failing([None])(1), faults, target, {"wrong": doubling})) for _ in range(2)]
+    assert answers == ["answer 1answer 1", "answer 1"]
+    assert world.of(FaultInjected) == [FaultInjected(target, "wrong", "")]
+
+
+def test_a_lie_that_found_nothing_to_lie_about_waits_for_the_next_attempt() -> None:
+    world, faults = World(), FaultPlan([parse_fault("get_weather:wrong*1")])
+    target = "get_weather.open_meteo"
+    assert world.run(injecting(failing([None])(1), faults, target, {"wrong": keeping_quiet})) == "answer 1"
+    failed = injecting(failing([down("connection")])(1), faults, target, {"wrong": doubling})
+    assert error_of(world, failed)
+    assert (world.of(FaultInjected), faults.active) == ([], True)
+    assert world.run(injecting(failing([None])(1), faults, target, {"wrong": doubling})) == "answer 1answer 1"
+
+
+def test_a_lie_that_this_tool_cannot_tell_is_not_told() -> None:
+    world, faults = World(), FaultPlan([parse_fault("*:stale")])
+    assert world.run(injecting(failing([None])(1), faults, "calculator", {"wrong": doubling})) == "answer 1"
+    assert world.run(injecting(failing([None])(1), faults, "my_tool")) == "answer 1"
+    assert world.of(FaultInjected) == []
+
+
+@pytest.mark.parametrize(("when", "ran"), [("before", 0), ("after", 1)])
+def test_a_crash_comes_before_the_work_or_when_it_is_done_and_is_told_first(when: str, ran: int) -> None:
+    told: list[str] = []
+    faults = FaultPlan([parse_fault(f"save_note:crash={when}")], kill=lambda: told.append("killed"))
+    done = []
+
+    def attempt() -> Flow[str]:
+        yield Pause(0.1)
+        done.append(1)
+        return "saved"
+
+    world = World()
+    with pytest.raises(Crashed):
+        world.run(injecting(attempt(), faults, "save_note"))
+    assert (len(done), told) == (ran, ["killed"])
+    assert world.of(FaultInjected) == [FaultInjected("save_note", "crash", when)]
+
+
+def test_a_crash_after_the_work_waits_for_work_that_succeeds() -> None:
+    world, faults = World(), FaultPlan([parse_fault("save_note:crash=after*1")])
+    assert error_of(world, injecting(failing([down("connection")])(1), faults, "save_note"))
+    assert faults.active
+    with pytest.raises(Crashed):
+        world.run(injecting(failing([None])(1), faults, "save_note"))
 
 
 def test_every_fault_of_a_tool_reaches_the_breaker_by_its_verdict() -> None:

@@ -22,7 +22,7 @@ FLOORS: list[list[set[str]]] = [
         {"redis_link", "circuit_breaker_script"},
         {"circuit_breaker_redis", "rate_limiter_redis"},
     ],
-    [{"guard"}, {"guard_function"}],
+    [{"fault_injection"}, {"guard"}, {"guard_function"}],
     [{"oversight"}, {"tool_schema", "tool_function"}, {"tools"}, {"core"}],
     [{"platform_edges"}, {"stores", "disk"}, {"doors", "models", "toolbox", "telemetry", "fetch"}],
     [{"config"}, {"session", "dependencies"}, {"wiring"}],
