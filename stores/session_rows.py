@@ -123,6 +123,12 @@ def keep(connection: sqlite3.Connection, effect: Checkpoint, written: tuple[Mess
     return _keep_session(connection, effect, wall_s)
 
 
+def touch(connection: sqlite3.Connection, session_id: str, wall_s: float) -> int:
+    """Count a change of a session that is there; the number of the change."""
+    found = connection.execute(_SESSION, (session_id,)).fetchone()
+    return _put_session(connection, (*found[:3], wall_s, found[5])) if found else 0
+
+
 def lose(connection: sqlite3.Connection, session_id: str) -> None:
     """Give up the open question of a session whose last steps are lost: nobody knows what it did in them."""
     for row in connection.execute(_OPEN_TURNS, (session_id,)).fetchall():
@@ -153,10 +159,14 @@ def _put_turn(connection: sqlite3.Connection, row: tuple[Any, ...]) -> None:
 
 def _keep_session(connection: sqlite3.Connection, effect: Checkpoint, wall_s: float) -> int:
     found = connection.execute(_SESSION, (effect.session_id,)).fetchone()
-    change = int(connection.execute(_CHANGE).fetchone()[0])
     title = found[1] if found else encodable(one_line(effect.question, TITLE_CHARS_MAX))
     created_s = found[2] if found else wall_s
-    row = (effect.session_id, title, created_s, wall_s, change, len(effect.messages))
+    return _put_session(connection, (effect.session_id, title, created_s, wall_s, len(effect.messages)))
+
+
+def _put_session(connection: sqlite3.Connection, values: tuple[Any, ...]) -> int:
+    change = int(connection.execute(_CHANGE).fetchone()[0])
+    row = (*values[:4], change, values[4])
     connection.execute("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, row_sum(*row)))
     return change
 

@@ -31,6 +31,7 @@ from messages import Message
 from safe_text import one_line
 from stores import journal, session_rows
 from stores.file_lock import FileLock, is_in_use
+from stores.private import private_folder
 from stores.session_rows import SessionInfo, Task
 from stores.sqlite_file import SqliteFile
 
@@ -96,19 +97,23 @@ class SessionStore:
 
     def intending(self, effect: RecordIntents) -> Flow[str]:
         """Keep that calls are about to run; "" or what went wrong."""
-        return self._writing(
-            "what is about to run",
-            lambda gate: self._file.write(lambda connection: journal.intend(connection, effect), gate),
-            effect.limit_s,
-        )
+        return self._journalling("what is about to run", effect, lambda connection: journal.intend(connection, effect))
 
     def recording(self, effect: RecordOutcome) -> Flow[str]:
         """Keep how a call ended; "" or what went wrong."""
-        return self._writing(
-            "how a call ended",
-            lambda gate: self._file.write(lambda connection: journal.settle(connection, effect), gate),
-            effect.limit_s,
-        )
+        return self._journalling("how a call ended", effect, lambda connection: journal.settle(connection, effect))
+
+    def _journalling(
+        self, what: str, effect: RecordIntents | RecordOutcome, work: Callable[[sqlite3.Connection], None]
+    ) -> Flow[str]:
+        def change(connection: sqlite3.Connection) -> int:
+            work(connection)
+            return session_rows.touch(connection, effect.session_id, self._wall())
+
+        def keep(gate: Gate) -> None:
+            self._note(effect.session_id, self._file.write(change, gate))
+
+        return self._writing(what, keep, effect.limit_s)
 
     # --- sessions ----------------------------------------------------------------------------------------
 
@@ -226,6 +231,20 @@ class SessionStore:
             yield from emit(StoreFailed(what, problem))
 
     def _aside(self, call: Callable[[Gate], T], limit_s: float) -> Flow[T]:
+        """Run a call aside; then tell what it found damaged, also when it failed."""
+        try:
+            result = yield from self._bounded(call, limit_s)
+        except AgentError:
+            yield from self._telling()
+            raise
+        yield from self._telling()
+        return result
+
+    def _telling(self) -> Flow[None]:
+        while self._news:
+            yield from emit(self._news.pop(0))
+
+    def _bounded(self, call: Callable[[Gate], T], limit_s: float) -> Flow[T]:
         if self._hanging is not None and not self._hanging.settled.is_set():
             raise AgentError("the disk does not answer", reason="disk")
         gate = Gate()
@@ -237,19 +256,17 @@ class SessionStore:
             return call(gate)
 
         try:
-            result = yield from attempt(blocking(run, gate), limit_s)
+            return (yield from attempt(blocking(run, gate), limit_s))
         except OSError as error:  # of a lock; the file's own come typed
             raise AgentError(one_line(error.strerror or str(error)), reason="disk") from error
         finally:
             if begun and not gate.settled.is_set():
                 self._hanging = gate
-        while self._news:
-            yield from emit(self._news.pop(0))
-        return result
 
     def _sweep(self) -> None:
         """Before the first use, look at what crashed processes acknowledged last."""
         if self._folder is not None and not self._file.generation:
+            private_folder(self._folder / LOCKS_NAME)
             self._file.read(lambda connection: None)
             for path in (self._folder / LOCKS_NAME).glob("*.lock"):
                 lock = FileLock(path)
@@ -276,6 +293,10 @@ class SessionStore:
     def _wrote(self, session_id: str, change: int, messages: tuple[Message, ...]) -> None:
         if change > self._written.get(session_id, (0, 0, ()))[1]:  # else it hung, and a later one is through already
             self._written[session_id] = (self._file.generation, change, messages)
+        self._note(session_id, change)
+
+    def _note(self, session_id: str, change: int) -> None:
+        """Leave a witness of what was acknowledged."""
         if lock := self._locks.get(session_id):
             lock.note(_WORD.format(change))
 

@@ -43,6 +43,9 @@ OPENING_S = 2.0
 DAMAGED_KEPT_MAX = 5
 """Damaged files kept. A disk that damages more than these will not get better by making a sixth."""
 
+FILE_BYTES_MIN = 512
+"""A file that is shorter has lost even its first page, which SQLite would silently take for a new file."""
+
 SUM_BYTES = 16
 
 
@@ -178,13 +181,13 @@ class SqliteFile:
     def _open(self, path: Path) -> None:
         private_folder(path.parent)
         self._inode = _inode(path)
-        if path.exists() and path.is_file() and path.stat().st_size == 0:
+        if path.is_file() and path.stat().st_size < FILE_BYTES_MIN:
             self._rescue(path, "empty")
         private_file(path)  # first, since SQLite gives -wal and -shm the mode it finds here
         self._connection, self._inode = _connect(path), _inode(path)
         try:
             self._check_version(self._connection)  # first: a file that is not ours must not be changed
-            if _problem(self._connection):
+            if self._is_damaged(self._connection):
                 self._close()
                 self._rescue(path, "damaged")
                 self._connection, self._inode = _connect(path), _inode(path)
@@ -193,14 +196,22 @@ class SqliteFile:
             self._close()
             raise
 
+    def _is_damaged(self, connection: sqlite3.Connection) -> bool:
+        """Whether SQLite finds fault with it, or its tables are not those that its version has."""
+        if connection.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
+            return True
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
+            self._migrate(model, self._check_version(connection))
+            return _schema(model) != _schema(connection)
+
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        self._migrate(connection)
+        self._migrate(connection, len(self._migrations))
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_size_limit = 4194304")  # SQLite's checkpoint size, 1,000 pages
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        for number in range(self._check_version(connection), len(self._migrations)):
+    def _migrate(self, connection: sqlite3.Connection, version: int) -> None:
+        for number in range(self._check_version(connection), version):
             script = self._migrations[number]
             connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number + 1}; COMMIT")
 
@@ -233,7 +244,7 @@ class SqliteFile:
             fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
         private_file(fresh)
         with closing(_connect(fresh)) as new:
-            self._migrate(new)
+            self._migrate(new, len(self._migrations))
             with suppress(sqlite3.Error), closing(_connect(path)) as old:
                 _copy_rows(old, new)
         for suffix in ("-wal", "-shm"):
@@ -260,8 +271,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(place, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
 
-def _problem(connection: sqlite3.Connection) -> bool:
-    return bool(connection.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok")
+def _schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
+    return connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY 1, 2").fetchall()
 
 
 def _is(error: sqlite3.Error, *codes: int) -> bool:

@@ -118,7 +118,9 @@ class Process:
         step = sum(message.role == "assistant" for message in messages[last:])
         if step < len(self.plan):
             return Reply((THOUGHT, *self.plan[step]), "tool_use", Usage(10, 5, 0, 0), link="a:m", cost_usd=0.5)
-        results = [block.content for message in messages[last:] for block in message.blocks if is_result(block)]
+        results = [
+            block.content for message in messages[last:] for block in message.blocks if isinstance(block, ToolResult)
+        ]
         return Reply((Text(f"Done: {results}"),), "end_turn", Usage(10, 5, 0, 0), link="a:m", cost_usd=0.5)
 
     def _human(self, effect: AskHuman, branch: Any) -> Flow[Answer]:
