@@ -74,6 +74,7 @@ class Settings:
     health_port: int = 8080
     health_token: str | None = field(default=None, repr=False)
     health_allowed_hosts: tuple[str, ...] = ()
+    alert_webhook_url: str | None = field(default=None, repr=False)
     user: str = ""
     log_level: str = "INFO"
     log_format: str = "text"
@@ -129,6 +130,11 @@ def _url(value: str) -> str:
     if not fits or " " in value or not value.isprintable():
         raise ValueError("a URL that starts with http:// or https://")
     return value.rstrip("/")
+
+
+def _webhook_url(value: str) -> str:
+    _url(value)
+    return value  # word for word: a service may tell /hook from /hook/
 
 
 def _redis_url(value: str) -> str:
@@ -190,6 +196,7 @@ def _breakers(value: str) -> tuple[BreakerSetting, ...]:
 
 
 _DAY_S = 86_400.0
+_PATH_CHARS_MIN = 16  # a shorter path, such as `alerts`, is a word and no key
 _CALL_S_MIN = 0.25  # no attempt starts with less than 0.2 s left (`deadline.py`)
 _PLAIN_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")  # float() takes 1_0 and ١
 _PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
@@ -229,11 +236,15 @@ _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "HEALTH_PORT": ("health_port", _whole(0, 65_535)),
     "HEALTH_TOKEN": ("health_token", _key),
     "HEALTH_ALLOWED_HOSTS": ("health_allowed_hosts", _hosts),
+    "ALERT_WEBHOOK_URL": ("alert_webhook_url", _webhook_url),
     "UNFLAPPABLE_USER": ("user", _text),
     "LOG_LEVEL": ("log_level", _one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")),
     "LOG_FORMAT": ("log_format", _one_of("text", "json")),
 }
-_SECRETS = {"ANTHROPIC_API_KEY", "TAVILY_API_KEY", "BRAVE_API_KEY", "GEMINI_API_KEY", "HEALTH_TOKEN", "REDIS_URL"}
+_SECRETS = {
+    "ANTHROPIC_API_KEY", "TAVILY_API_KEY", "BRAVE_API_KEY", "GEMINI_API_KEY", "HEALTH_TOKEN", "REDIS_URL",
+    "ALERT_WEBHOOK_URL",
+}  # fmt: skip
 
 
 def read_settings(environment: Mapping[str, str], **options: Any) -> Settings:
@@ -245,6 +256,7 @@ def read_settings(environment: Mapping[str, str], **options: Any) -> Settings:
         register_secret(environment.get(name, "").strip())
     for name in _READERS:
         register_secret(_password_in(environment.get(name, "")))
+    register_secret(_path_of(environment.get("ALERT_WEBHOOK_URL", "")))
     values: dict[str, Any] = {}
     for name, (attribute, parse) in _READERS.items():
         text = environment.get(name, "").strip()
@@ -260,6 +272,12 @@ def _password_in(value: str) -> str | None:
     """The password of a URL, alone or at the end of `local:MODEL@URL`: errors may show it apart from its URL."""
     found = _PASSWORD.search(value)
     return found[1] if found else None
+
+
+def _path_of(value: str) -> str | None:
+    """What follows the host of a URL: of a webhook that is its key, and errors may show it apart from its host."""
+    path = value.strip().partition("://")[2].partition("/")[2]
+    return path if len(path) >= _PATH_CHARS_MIN else None
 
 
 def _parsed(name: str, text: str, parse: Callable[[str], T]) -> T:

@@ -83,6 +83,38 @@ class StoreDamaged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLettered(Event):
+    """A question that failed for good was put to the dead letters as `number`; `dropped` old ones had to go."""
+
+    number: int
+    error_type: str
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRaised(Event):
+    """Something failed that only a person can mend. `letter` is its number among the dead letters, if it has one."""
+
+    error_type: str
+    error_kind: str
+    message: str
+    what_now: str
+    letter: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSent(Event):
+    """The webhook took an alert."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlertFailed(Event):
+    """The webhook did not take an alert; it is not sent again."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class TurnEnded(Event):
     """A question ended. `status`: ok, degraded, failed, needs_human, cancelled."""
 

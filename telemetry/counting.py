@@ -58,6 +58,8 @@ METRICS: Mapping[str, Metric] = {
     "unflappable_question_duration_seconds": Metric(
         "How long questions took, from the line to the answer.", (), QUESTION_BUCKETS_S
     ),
+    "unflappable_dead_letters_total": Metric("Questions that were put to the dead letters.", ("type",)),
+    "unflappable_alerts_total": Metric("Failures that only a person can mend.", ("type",)),
     "unflappable_attempts_started_total": Metric(
         "Attempts on a model or a provider of a tool that began.", ("dependency",)
     ),
@@ -244,6 +246,8 @@ _HANDLERS: dict[type[Event], Callable[[Meter, Stamped, Any], None]] = {
     e.TurnStarted: Meter._turn_started,
     e.TurnCancelled: Meter._turn_cancelled,
     e.TurnEnded: Meter._turn_ended,
+    e.DeadLettered: lambda meter, at, event: meter._add("unflappable_dead_letters_total", type=event.error_type),
+    e.AlertRaised: lambda meter, at, event: meter._add("unflappable_alerts_total", type=event.error_type),
     e.AttemptStarted: Meter._attempt_started,
     e.AttemptSucceeded: Meter._attempt_succeeded,
     e.AttemptFailed: Meter._attempt_failed,

@@ -78,6 +78,14 @@ ROWS: dict[type[Event], Row] = {
     e.TurnPoisoned: Row(_ERROR, "a question ended the program too often and is not tried again", ("crashes",)),
     e.StoreFailed: Row(_ERROR, "something of the session could not be kept", ("what", "why")),
     e.StoreDamaged: Row(_ERROR, "something kept was damaged", ("what", "kept")),
+    e.DeadLettered: Row(_ERROR, "a question was put to the dead letters", ("number", "error_type", "dropped")),
+    e.AlertRaised: Row(
+        logging.CRITICAL,
+        "something failed that only a person can mend",
+        ("error_type", "error_kind", "message", "what_now", "letter"),
+    ),
+    e.AlertSent: Row(_INFO, "the webhook took an alert", ()),
+    e.AlertFailed: Row(_WARNING, "the webhook did not take an alert", ("why",)),
     e.TurnEnded: Row(
         _INFO,
         "a question ended, one way or another",

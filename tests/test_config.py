@@ -106,6 +106,10 @@ VARIABLES: dict[str, tuple[str, Any, dict[str, Any], list[str], str]] = {
         "health_allowed_hosts", (), {"a.b, C.d,": ("a.b", "c.d"), ",": ()}, ["http://h", "a b", "*", "h/x"],
         "names such",
     ),
+    "ALERT_WEBHOOK_URL": (
+        "alert_webhook_url", None, {"https://h/services/T0/": "https://h/services/T0/", "http://[::1]:9": "http://[::1]:9"},
+        [url for url in URLS if url != "http://"], "http:// or https://",
+    ),
     "UNFLAPPABLE_USER": ("user", login_name(), {"Ada L.": "Ada L."}, [], ""),
     "LOG_LEVEL": ("log_level", "INFO", {"debug": "DEBUG", "WARNING": "WARNING"}, ["loud", "10"], "one of DEBUG, INFO"),
     "LOG_FORMAT": ("log_format", "text", {"JSON": "json"}, ["xml"], "one of text, json"),
@@ -146,8 +150,8 @@ def test_a_bad_value_is_an_error_that_names_the_variable_and_what_is_allowed(nam
     assert said.startswith(f"{name} is ")
     assert VARIABLES[name][4] in said
     assert said.isprintable(), "one line, no control characters"
-    assert (text in said) is False or name not in SECRETS, "a secret is never shown"
-    if name in SECRETS:
+    assert (text in said) is False or name not in (*SECRETS, "ALERT_WEBHOOK_URL"), "a secret is never shown"
+    if name in (*SECRETS, "ALERT_WEBHOOK_URL"):
         assert "(hidden)" in said
 
 
@@ -156,6 +160,14 @@ def test_a_secret_is_masked_everywhere_as_soon_as_it_was_read() -> None:
         secret = f"redis://very-secret-{number}"  # every one of them takes such a value
         read_settings({name: secret})
         assert mask(f"got {secret}!") == f"got {MASK}!"
+
+
+def test_the_path_of_a_webhook_is_a_secret_too_unless_it_is_a_mere_word() -> None:
+    read_settings({"ALERT_WEBHOOK_URL": "https://hooks.example.org/services/T012/k3y-of-the-hook"})
+    assert mask("POST /services/T012/k3y-of-the-hook: 404") == f"POST /{MASK}: 404"
+    read_settings({"ALERT_WEBHOOK_URL": "http://localhost:9/alerts"})
+    assert mask("no alerts from localhost") == "no alerts from localhost"
+    assert mask("posting to http://localhost:9/alerts") == f"posting to {MASK}"
 
 
 def test_a_secret_is_masked_also_when_its_own_variable_or_another_one_is_wrong() -> None:
@@ -204,7 +216,7 @@ def test_a_link_is_known_by_the_key_it_needs() -> None:
 
 
 def test_variables_of_parts_that_are_not_built_yet_are_ignored() -> None:
-    environment = {"BUDGET_USD": "lots", "DATABASE_URL": "::", "ALERT_WEBHOOK_URL": "x"}
+    environment = {"BUDGET_USD": "lots", "DATABASE_URL": "::", "OTEL_EXPORTER_OTLP_ENDPOINT": "x"}
     assert read_settings(environment) == read_settings({})
 
 

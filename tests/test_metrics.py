@@ -279,6 +279,7 @@ def test_every_counter_has_its_labels() -> None:
         e.FaultInjected("model", "hang", ""), e.ModelAnswered("m", "m", "x", Usage(1, 2, 3, 4), 0.5, 0.7),
         e.ModelAnswered("m", "m", "x", Usage(), None), e.ToolCallEnded(result),
         e.ApprovalAnswered("calculator", "d", True, "person"), end("ok"),
+        e.DeadLettered(1, "TlsError", 0), e.AlertRaised("TlsError", "fatal", "", "", 1),
     )  # fmt: skip
     names = {name.removesuffix("_bucket").removesuffix("_sum") for name, _ in counts}
     assert names == set(METRICS) - {"unflappable_trace_writes_dropped_total"}

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from events import (
+    AlertRaised,
     ApprovalAnswered,
     ApprovalAsked,
     AttemptFailed,
@@ -132,6 +133,10 @@ class Steps:
     def _StoreDamaged(self, event: StoreDamaged, stamped: Stamped) -> Line:
         kept = f"; a copy is kept as {one_line(event.kept)}" if event.kept else ""
         return Line(f"! {one_line(event.what)}{kept}", "bad", warning=True)
+
+    def _AlertRaised(self, event: AlertRaised, stamped: Stamped) -> Line:
+        kept = f"; kept as dead letter {event.letter} (/deadletters)" if event.letter is not None else ""
+        return Line(f"! alert: {one_line(event.error_type, NAME_CHARS)}{kept}", "bad", warning=True)
 
     def _TurnEnded(self, event: TurnEnded, stamped: Stamped) -> Line | None:
         self.begin()
