@@ -28,7 +28,7 @@ from typing import TypeVar
 
 from errors import AgentError, OutcomeUnknown
 from events import FaultInjected
-from faults import FaultPlan
+from faults import Fault, FaultPlan
 from flow import Flow, Gate, blocking, emit, pause
 from platform_edges import FileFound, Files
 from safe_text import one_line
@@ -71,30 +71,48 @@ class Disk:
 
     def writing(self, folder: Path, name: str, data: bytes, gate: Gate, same: Same | None = None) -> Flow[Saved]:
         """`write_durably` aside, with the faults of the plan."""
-        number = yield from self._suffering()
-        return (yield from blocking(lambda g: self.write_durably(folder, name, data, g, same, number), gate))
+        fault = yield from self._suffering()
+        number = _errno_of(fault)
+        saved = yield from blocking(lambda g: self.write_durably(folder, name, data, g, same, number), gate)
+        yield from self._crashing(fault, "after")
+        return saved
 
     def reading(self, read: Callable[[], T], doing: str) -> Flow[T]:
         """Run `read` aside, with the faults of the plan; `doing` ("look into notes") is for messages."""
-        number = yield from self._suffering()
+        fault = yield from self._suffering()
 
         def call(gate: Gate) -> T:
             with _told(doing):
-                _fail(number)
+                _fail(_errno_of(fault))
                 return read()
+
+        found = yield from blocking(call)
+        yield from self._crashing(fault, "after")
+        return found
+
+    def checking(self, path: Path, same: Same) -> Flow[bool]:
+        """Read back whether this content is under the name, aside. The check of a save, so it meets no faults."""
+
+        def call(gate: Gate) -> bool:
+            with _told(f"read {path.name} back"):
+                return self._holds(path, same)
 
         return (yield from blocking(call))
 
-    def _suffering(self) -> Flow[int]:
-        """Take what the plan has for this read or write; answers the errno to fail with, 0 for none."""
+    def _suffering(self) -> Flow[Fault | None]:
+        """Take what the plan has for this read or write, and bear what comes before it."""
         fault = self._plan.next("disk")
-        if fault is None:
-            return 0
-        yield from emit(FaultInjected("disk", fault.kind, fault.argument or ""))
-        if fault.kind in ("slow", "hang"):
-            yield from pause(fault.seconds(HANG_S))
-            return 0
-        return errno.ENOSPC if fault.kind == "full" else errno.EIO
+        yield from self._crashing(fault, "before")
+        if fault is not None and fault.kind != "crash":
+            yield from emit(FaultInjected("disk", fault.kind, fault.argument or ""))
+            if fault.kind in ("slow", "hang"):
+                yield from pause(fault.seconds(HANG_S))
+        return fault
+
+    def _crashing(self, fault: Fault | None, when: str) -> Flow[None]:
+        if fault is not None and (fault.kind, fault.argument) == ("crash", when):
+            yield from emit(FaultInjected("disk", "crash", when))
+            self._plan.crash(fault)
 
     # --- saving ---
 
@@ -242,6 +260,13 @@ class Disk:
                         self._files.remove(file.path)
                         swept += 1
         return swept
+
+
+def _errno_of(fault: Fault | None) -> int:
+    """The number that this fault fails with, 0 for none."""
+    if fault is None or fault.kind in ("slow", "hang", "crash"):
+        return 0
+    return errno.ENOSPC if fault.kind == "full" else errno.EIO
 
 
 def _fail(number: int) -> None:

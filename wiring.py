@@ -42,7 +42,7 @@ from models.gemini import GeminiAsync, GeminiBlocking
 from models.providers import ModelsAsync, ModelsBlocking
 from oversight.approvals import Answer as Approval
 from oversight.approvals import ApproveMode, AskHuman
-from platform_edges import Files
+from platform_edges import Files, end_at_once
 from session import Session, Unfinished
 from stores.redis_scripts import RedisScripts
 from stores.session_rows import SessionInfo
@@ -106,6 +106,7 @@ class World:
         files: the system calls behind saving.
         traces: where traces are kept, by STATE_DIR.
         sessions: where sessions are kept, by STATE_DIR: that folder, or an open connection.
+        kill: ends the process at once, for faults that do.
     """
 
     now: Callable[[], float] = time.monotonic
@@ -114,6 +115,7 @@ class World:
     files: Files = field(default_factory=Files)
     traces: Callable[[Path], TraceStore] = TraceStore
     sessions: Callable[[Path], Place] = lambda folder: folder
+    kill: Callable[[], object] = end_at_once
 
 
 class Agent:
@@ -147,7 +149,7 @@ class Agent:
         parse_chain(settings.model_chain)  # one that makes no sense is an error also where it is not used
         self.links = (PRACTICE,) if offline else usable_links(settings)
         self.seed = seed if seed is not None else secrets.randbits(32)
-        self.plan = FaultPlan((), self.seed)
+        self.plan = FaultPlan((), self.seed, self.world.kill)
         self.redis = RedisScripts.from_url(settings.redis_url, self.plan) if settings.redis_url else None
         self.guards = build_guards(settings, self.seed, self.redis, self.world.now)
         self.toolbox = Toolbox(self._tools())

@@ -4,7 +4,8 @@
 well as with a real key. It asks the plan once for each request and answers in its stead,
 or breaks the answer's stream, below everything that is to be tried: SDK, stream parser,
 guards, screen. A fault that cannot strike (a cut in the text of an answer without text) is
-given back to the plan, and told to nobody. How faults look is in `wire_faults.py` for
+given back to the plan, and told to nobody. A `crash=after` waits for the last event of an
+answer: all of it has come, and nobody behind has it yet. How faults look is in `wire_faults.py` for
 the Messages API and in `gemini_faults.py` for Gemini's.
 
 It also shortens error answers: what counts of them is the status, and neither a page of
@@ -19,7 +20,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx2
 
@@ -129,8 +130,11 @@ class _Strike:
     def begin(self) -> float:
         """Strike now, if this fault strikes before an answer; the result is the seconds to wait first."""
         kind = self.fault.kind
-        if self._answer or kind in ("slow", "hang", "refused", "reset"):
+        crashes = kind == "crash" and self.fault.argument == "before"
+        if self._answer or crashes or kind in ("slow", "hang", "refused", "reset"):
             self.told()
+        if crashes:
+            self.crash()
         if kind == "slow":
             return self.fault.seconds(5.0)
         return self.silence_s if kind == "hang" else 0.0
@@ -151,7 +155,7 @@ class _Strike:
     def around(self, response: httpx2.Response) -> httpx2.Response:
         """The real answer, with a stream that will break in it where that is the fault."""
         is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
-        breaks = self.fault.kind in ("cut", "stall")
+        breaks = self.fault.kind in ("cut", "stall", "crash")
         if not breaks or response.status_code != 200 or not is_stream:
             self.give_back()
             return _bounded(response, self._request)
@@ -167,6 +171,10 @@ class _Strike:
         if self._listener:
             self._listener(FaultInjected(self.fault.target, self.fault.kind, self.fault.argument or ""))
 
+    def crash(self) -> NoReturn:
+        """End the process."""
+        self._plan.crash(self.fault)
+
     def give_back(self) -> None:
         """The fault did not strike and will not on this request."""
         if not self._settled:
@@ -180,7 +188,8 @@ class _BreakingStream(httpx2.SyncByteStream, httpx2.AsyncByteStream):
     def __init__(self, inner: Any, strike: _Strike) -> None:
         self._inner = inner
         self._strike = strike
-        self._point = strike.dialect.breaking(strike.fault.argument or "text")
+        crashes = strike.fault.kind == "crash"
+        self._point = strike.dialect.breaking("end" if crashes else strike.fault.argument or "text")
         self._stalls = strike.fault.kind == "stall"
 
     def __iter__(self) -> Iterator[bytes]:
@@ -219,6 +228,8 @@ class _BreakingStream(httpx2.SyncByteStream, httpx2.AsyncByteStream):
         passed, breaks = self._point.feed(chunk)
         if breaks:
             self._strike.told()
+            if self._strike.fault.kind == "crash":
+                self._strike.crash()
         elif self._point.missed:
             self._strike.give_back()
         return passed, breaks

@@ -16,7 +16,7 @@ import pytest
 from disk import Disk, Saved
 from errors import AgentError, OutcomeUnknown
 from events import FaultInjected
-from faults import FaultPlan, parse_fault
+from faults import Crashed, FaultPlan, parse_fault
 from flow import Gate
 from platform_edges import Files
 from tests.support import Doors
@@ -407,3 +407,32 @@ def test_a_slow_disk_is_slow_and_then_saves(doors: Doors, tmp_path: Path) -> Non
     saving = disk(os, "disk:slow=0.02*1")
     assert doors.run(saving.writing(tmp_path, NAME, DATA, Gate())) is Saved.WRITTEN
     assert doors.heard.of(FaultInjected) == [FaultInjected("disk", "slow", "0.02")]
+
+
+# --- reading back, and the end of the process --------------------------------------------------------------
+
+
+def test_reading_back_finds_what_was_saved_and_nothing_else(doors: Doors, tmp_path: Path) -> None:
+    some = disk(os, "disk:error")  # the check of a save meets no faults of its own
+    path = tmp_path / NAME
+    assert doors.run(some.checking(path, DATA.__eq__)) is False
+    path.write_bytes(DATA)
+    assert doors.run(some.checking(path, DATA.__eq__)) is True
+    path.write_bytes(DATA[:-1])
+    with pytest.raises(AgentError, match="holds something else"):
+        doors.run(some.checking(path, DATA.__eq__))
+
+
+@pytest.mark.parametrize(("when", "there"), [("before", False), ("after", True)])
+def test_a_crash_of_the_disk_comes_before_a_save_or_when_it_is_durable(when: str, there: bool, tmp_path: Path) -> None:
+    doors, some = Doors("virtual"), disk(os, f"disk:crash={when}*1")
+    with pytest.raises(Crashed):
+        doors.run(some.writing(tmp_path, NAME, DATA, Gate()))
+    assert ((tmp_path / NAME).exists(), leftovers(tmp_path)) == (there, [])
+    assert doors.heard.of(FaultInjected) == [FaultInjected("disk", "crash", when)]
+    assert doors.run(some.reading(lambda: "read", "look into notes")) == "read"
+
+
+def test_a_crash_strikes_reads_too() -> None:
+    with pytest.raises(Crashed):
+        Doors("virtual").run(disk(os, "disk:crash").reading(lambda: "read", "look into notes"))

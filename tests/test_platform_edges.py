@@ -8,6 +8,8 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -266,3 +268,19 @@ def test_where_folders_cannot_be_opened_nothing_is_fsynced(tmp_path: Path) -> No
     with files.new(tmp_path / "f" / "a") as handle:
         files.write(handle, b"x")
     assert files.is_abandoned(tmp_path / "f" / "a")
+
+
+@unix
+def test_a_process_that_ends_at_once_is_killed_and_leaves_nothing_behind() -> None:
+    code = """
+import atexit, platform_edges
+atexit.register(print, "late")
+print("unflushed", end="")
+try:
+    platform_edges.end_at_once()
+finally:
+    print("alive")
+"""
+    here = Path(platform_edges.__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"")

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from events import Event, FaultInjected
-from faults import FaultPlan, parse_fault
+from faults import Crashed, FaultPlan, parse_fault
 from models.network import async_http, blocking_http
 from models.practice.protocol import sse_events
 from models.transport import ERROR_BYTES_MAX, FaultyTransport, fault_listener
@@ -420,3 +420,28 @@ def test_a_good_answer_that_breaks_off_fails(wire: Wire) -> None:
     inner.body = Body([b"data: 1"], httpx2.ReadError("reset"))
     with pytest.raises(httpx2.ReadError):
         wire.post(inner)
+
+
+# --- the end of the process ------------------------------------------------------------------------------
+
+
+def test_a_crash_before_strikes_with_the_request_and_asks_nobody(wire: Wire) -> None:
+    inner = Inner()
+    with pytest.raises(Crashed, match="model:crash"):
+        wire.post(inner, "model:crash")
+    assert (inner.requests, wire.told) == (0, struck("crash", "before"))
+
+
+def test_a_crash_after_strikes_when_all_of_the_answer_has_come(wire: Wire) -> None:
+    inner = Inner()
+    with pytest.raises(Crashed, match="crash=after"):
+        wire.post(inner, "model:crash=after")
+    assert (inner.requests, wire.told) == (1, struck("crash", "after"))
+
+
+def test_a_crash_after_waits_for_an_answer_that_is_one(wire: Wire) -> None:
+    refused = Inner(status_code=529, headers={"content-type": "application/json"})
+    assert wire.post(refused, "model:crash=after*1")[0] == 529
+    assert wire.told == []
+    with pytest.raises(Crashed):
+        wire.post(Inner())
