@@ -32,10 +32,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import cli
 from platform_edges import install_signals
 from ui.chat_state import SIGHUP, SIGTERM, Chat, Preload, practising
+from ui.commands import settled
 
 if TYPE_CHECKING:
     from cli import Options
     from config import Settings
+    from ui.command import CommandResult, Work
     from wiring import Agent, AsyncAgent, BlockingAgent
 
 AnyAgent = TypeVar("AnyAgent", bound="Agent")
@@ -85,7 +87,8 @@ def _started(chat: Chat, make: Callable[[Chat, dict[str, Any]], AnyAgent]) -> An
 
     options, settings = chat.options, chat.settings
     log_format: Any = settings.log_format
-    chat.troubles += configure_logging("chat", settings.state_dir, settings.log_level, log_format, options.verbose)
+    troubles = configure_logging("chat", settings.state_dir, settings.log_level, log_format, options.verbose)
+    chat.news += [(trouble, "dim") for trouble in troubles]
     agent = make(
         chat,
         {
@@ -145,8 +148,8 @@ async def _lines_async(chat: Chat, preload: Preload) -> None:
         with chat.keys.listening(asyncio.get_running_loop()):
             if not chat.take_leftover(prompt) or not await _loaded_async(chat, preload):
                 chat.tell_stopped()
-            elif question := chat.question_in(line):
-                await _turn_async(chat, question)
+            else:
+                await _follow_async(chat, chat.result_of(line))
     return None
 
 
@@ -166,15 +169,32 @@ async def _loaded_async(chat: Chat, preload: Preload) -> bool:
     return chat.agent is not None
 
 
-async def _turn_async(chat: Chat, question: str) -> None:
+async def _follow_async(chat: Chat, result: CommandResult) -> None:
+    """Do what a line has come to, to its end."""
+    while result.work is not None:
+        task = asyncio.ensure_future(result.work.begin())
+        with chat.stopping_with(task.cancel):
+            await asyncio.wait([task])
+        if task.cancelled():
+            return chat.tell_stopped()
+        result = chat.tell(settled(partial(_told, result.work, task)))
+    if (begin := chat.turn_of(result)) is not None:
+        await _turn_async(chat, begin)
+    return None
+
+
+def _told(work: Work, task: asyncio.Future[Any]) -> CommandResult:
+    return work.tell(task.result())
+
+
+async def _turn_async(chat: Chat, begin: Callable[[], Any]) -> None:
     agent: Any = chat.agent
-    chat.last_question = question
     chat.screen.begin_turn()
     mistake = None
     try:
         # No task of our own: between here and the agent's task there must be no step that a signal could hit.
         with chat.stopping_with(agent.stop):
-            await agent.ask(question)
+            await begin()
     except Exception as error:  # the last boundary: a mistake of ours must not end the chat
         mistake = error
     chat.end_turn(mistake)
@@ -219,8 +239,8 @@ def _lines_blocking(chat: Chat, preload: Preload) -> None:
         with chat.keys.listening():
             if not chat.take_leftover(prompt) or not _loaded_blocking(chat, preload):
                 chat.tell_stopped()
-            elif question := chat.question_in(line):
-                _turn_blocking(chat, question, count)
+            else:
+                _follow_blocking(chat, chat.result_of(line), count)
     return None
 
 
@@ -240,25 +260,52 @@ def _loaded_blocking(chat: Chat, preload: Preload) -> bool:
     return chat.agent is not None
 
 
-def _turn_blocking(chat: Chat, question: str, count: int) -> None:
-    """Ask; `count` Ctrl-C had come when the line was submitted, and one more since then has stopped it already."""
+def _follow_blocking(chat: Chat, result: CommandResult, count: int) -> None:
+    """Do what a line has come to, to its end."""
     from doors.blocking import Stopped
+
+    while result.work is not None:
+        agent: Any = chat.agent
+        try:
+            with chat.stopping_with(partial(agent.stop, signal.SIGINT)):
+                result = settled(partial(_done, result.work))
+        except Stopped:
+            return chat.tell_stopped()
+        chat.tell(result)
+        _forget_stop(agent)
+    if (begin := chat.turn_of(result)) is not None:
+        _turn_blocking(chat, begin, count)
+    return None
+
+
+def _done(work: Work) -> CommandResult:
+    return work.tell(work.begin())
+
+
+def _forget_stop(agent: Any) -> None:
+    """Take away the mark of a stop that came too late, or it would hit the next question."""
     from flow import done
 
+    agent.door.run(done(None))
+
+
+def _turn_blocking(chat: Chat, begin: Callable[[], Any], count: int) -> None:
+    """Ask; `count` Ctrl-C had come when the line was submitted, and one more since then has stopped it already."""
+    from doors.blocking import Stopped
+
     agent: Any = chat.agent
-    chat.last_question = question
     chat.screen.begin_turn()
     stopped, mistake = False, None
     try:
         with chat.stopping_with(partial(agent.stop, signal.SIGINT)):
             if chat.interrupts.count == count and chat.leaving is None:
-                stopped = agent.ask(question).report.status == "cancelled"
+                stopped = begin().report.status == "cancelled"
     except Stopped:  # once more, while the first was being repaired
         stopped = True
     except Exception as error:  # the last boundary: a mistake of ours must not end the chat
         mistake = error
     if not stopped:
-        agent.door.run(done(None))  # takes away the mark of a stop that came too late, or it would hit the next one
+        _forget_stop(agent)
     chat.end_turn(mistake)
 
 

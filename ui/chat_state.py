@@ -20,12 +20,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cli
 from errors import AgentError
 from safe_text import one_line
-from ui.commands import COMMANDS, Situation, is_command, run_command
+from ui.command import CommandResult, Situation
+from ui.commands import COMMANDS, is_command, run_command
 from ui.keys import Keys, Typed, draws
 from ui.sink import OutputClosed, Sink
 from ui.standing import Standing, faults_on
@@ -47,6 +48,9 @@ PRELOAD_DELAY_S = 0.15
 
 LEAVING_S_MAX = 2.0
 """Stopping the question takes 0.1 s and closing the traces at most 1 s; longer is a hang."""
+
+QUESTION_CHARS = 80
+"""Of a question that is only mentioned."""
 
 SIGHUP, SIGINT, SIGTERM = 129, 130, 143
 
@@ -125,7 +129,8 @@ class Chat:
         self._environ = environ
         self._watched: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._seen_interrupts = 0
-        self.troubles: list[str] = []
+        self.news: list[tuple[str, str]] = []
+        """Words and their style, to be said as soon as that can be done."""
         self.prompt: AnyPrompt | None = None
 
     @functools.cached_property
@@ -191,13 +196,12 @@ class Chat:
         cost_usd = self.agent.totals.cost_usd if self.agent is not None else None
         return " · ".join(filter(None, [self._standing().words(), f"${cost_usd:.4f}" if cost_usd else ""]))
 
-    def tell_trouble(self) -> None:
-        """Say once what is wrong around the chat. Raises OutputClosed."""
-        troubles, self.troubles = self.troubles, []
-        if self.prompt is not None:
-            troubles.append(self.prompt.trouble())
-        for trouble in filter(None, troubles):
-            self.notice(trouble, "dim")
+    def tell_news(self) -> None:
+        """Say once what was found around the chat. Raises OutputClosed."""
+        if self.prompt is not None and (trouble := self.prompt.trouble()):
+            self.news.append((trouble, "dim"))
+        while self.news:
+            self.notice(*self.news.pop(0))
 
     # --- what comes from outside --------------------------------------------------------------------------
 
@@ -236,6 +240,8 @@ class Chat:
         if error is None:
             self.agent = future.result()
             self.agent.begin_heartbeat()
+            if self.news and self.prompt is not None:
+                self.prompt.above(self.tell_news)
         else:
             self.error = error if isinstance(error, AgentError) else _broken(error)
             self.leave(cli.USAGE if self.error.reason == "configuration" else cli.FAILED)
@@ -278,19 +284,35 @@ class Chat:
         self.keys.drain()
         return self.interrupts.count == count
 
-    def question_in(self, line: str) -> str | None:
-        """The question to ask, after doing what the line says otherwise. Raises OutputClosed."""
-        self.tell_trouble()
+    def result_of(self, line: str) -> CommandResult:
+        """What a line comes to: a question, or what a command does. Raises OutputClosed."""
+        self.tell_news()
         if not line.strip() or self.agent is None:
-            return None
+            return CommandResult()
         if not is_command(line):
-            return line
-        result = run_command(line, Situation(self.agent, self.last_question, self.unicode))
+            return CommandResult(question=line)
+        return self.tell(run_command(line, Situation(self.agent, self.last_question, self.unicode)))
+
+    def tell(self, result: CommandResult) -> CommandResult:
+        """Print what a command has to say, and leave where it leaves; gives it back. Raises OutputClosed."""
         if result.text:
             self.notice(result.text)
         if result.leaves:
             self.leave(cli.OK)
-        return result.question
+        return result
+
+    def turn_of(self, result: CommandResult) -> Callable[[], Any] | None:
+        """How to ask what a line has come to; None when it asks nothing. Raises OutputClosed."""
+        if result.question is None or self.agent is None:
+            return None
+        self.last_question = result.question
+        if result.turn is not None:
+            return result.turn
+        if (cut := self.agent.unfinished) is not None:
+            words = f"! given up, since another is asked: {one_line(cut.question, QUESTION_CHARS)}"
+            self.notice(words + " (what it wrote stays)", "warn")
+        agent: Any = self.agent
+        return partial(agent.ask, result.question)
 
     def tell_stopped(self) -> None:
         """A line was stopped before it was asked. Raises OutputClosed."""

@@ -2,7 +2,8 @@
 
 Each command is a plain function of the agent and the rest of the line; it changes the agent or
 tells about it, and gives back what to print. `COMMANDS` is the whole list: help, completion and
-"did you mean" read it. Nothing here asks a model or waits for the network. What a command needs
+"did you mean" read it. Nothing here asks a model or waits for the network or for a file that may
+hang: that is `Work` (`command.py`), handed to the chat's loop. What a command needs
 beyond this file is imported by the command, since the names alone are needed before the first
 prompt.
 """
@@ -10,11 +11,12 @@ prompt.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from errors import AgentError, ConfigurationError
 from safe_text import clean, mask, one_line
+from ui.command import Command, CommandResult, Situation, counted
 
 if TYPE_CHECKING:
     from circuit_breaker import BreakerSnapshot
@@ -28,51 +30,30 @@ NOTE_BYTES_READ = 64 * 1024
 MODES: tuple[ApproveMode, ...] = ("ask", "auto", "never")
 
 
-@dataclass(frozen=True, slots=True)
-class CommandResult:
-    """What a command came to: words to print, perhaps a question to ask, perhaps the end of the chat."""
-
-    text: str = ""
-    question: str | None = None
-    leaves: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """What a command may look at. `last_question` is the one before, None at the beginning."""
-
-    agent: Agent
-    last_question: str | None = None
-    unicode: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One command."""
-
-    name: str
-    usage: str
-    what: str
-    run: Callable[[Situation, str], CommandResult]
-
-
 def is_command(line: str) -> bool:
     """Whether a line is meant for the program. A blank before the slash makes it a question."""
     return line.startswith("/")
 
 
 def run_command(line: str, situation: Situation) -> CommandResult:
-    """Do what the line says. Never raises AgentError: what is wrong is in the text."""
+    """Do what the line says. Never raises: what is wrong is in the text."""
     name, *rest = line.split(None, 1)
     argument = rest[0] if rest else ""
     command = COMMANDS.get(name.lower())
     if command is None:
         return CommandResult(_unknown(name))
+    return settled(lambda: command.run(situation, argument.strip()))
+
+
+def settled(call: Callable[[], CommandResult]) -> CommandResult:
+    """What a command, or the end of its work, comes to, fit to be shown. Never raises."""
     try:
-        result = command.run(situation, argument.strip())
+        result = call()
     except AgentError as error:
-        return CommandResult(clean(mask("\n".join(filter(None, [error.message, error.what_now])))))
-    return CommandResult(clean(mask(result.text)), result.question, result.leaves)
+        result = CommandResult("\n".join(filter(None, [error.message, error.what_now])))
+    except Exception as error:  # the last boundary: a mistake of ours must not end the chat
+        result = CommandResult(f"✗ a mistake in this program: {type(error).__name__}: {one_line(str(error))}")
+    return replace(result, text=clean(mask(result.text)))
 
 
 def _unknown(name: str) -> str:
@@ -102,7 +83,7 @@ def _status(situation: Situation, argument: str) -> CommandResult:
     settings = agent.settings
     rows = [
         ("model", _chain(agent)),
-        ("session", f"{agent.session_id}, {_counted(agent.totals.questions, 'question')}"),
+        ("session", f"{agent.session_id}, {counted(agent.totals.questions, 'question')}"),
         ("approvals", agent.approve),
         ("faults", ", ".join(str(spec) for spec in agent.plan.specs) or "none"),
         ("notes", str(settings.notes_dir)),
@@ -118,9 +99,9 @@ def _status(situation: Situation, argument: str) -> CommandResult:
 def _standing(circuit: BreakerSnapshot) -> str:
     words = [circuit.state.replace("_", "-")]
     if circuit.state == "closed" and circuit.failures_in_a_row:
-        words.append(f"{_counted(circuit.failures_in_a_row, 'failure')} in a row")
+        words.append(f"{counted(circuit.failures_in_a_row, 'failure')} in a row")
     if circuit.state != "closed" and circuit.retry_after_s:
-        words.append(f"next try in {circuit.retry_after_s:.0f} s")
+        words.append("opened by hand" if circuit.manual else f"next try in {circuit.retry_after_s:.0f} s")
     return ", ".join(words)
 
 
@@ -192,7 +173,7 @@ def _notes(situation: Situation, argument: str) -> CommandResult:
             continue
         rows.append((short_name(file.path.name), one_line(note.title or note.content, 80) or "(empty)"))
     more = [f"… and {len(files) - NOTES_SHOWN:,} older ones"] if len(files) > NOTES_SHOWN else []
-    said = [f"{_counted(len(files), 'note')} in {folder}", *_columns(rows), *more]
+    said = [f"{counted(len(files), 'note')} in {folder}", *_columns(rows), *more]
     return CommandResult("\n".join(said))
 
 
@@ -287,10 +268,6 @@ def _columns(rows: Iterable[tuple[str, str]]) -> list[str]:
     rows = list(rows)
     width = max((len(left) for left, _ in rows), default=0)
     return [f"{left:<{min(width, 30)}}  {right}" for left, right in rows]
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _number(count: int | None) -> str:

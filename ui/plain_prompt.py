@@ -80,6 +80,9 @@ class PlainPrompt:
         """The program was stopped and goes on."""
         self.clear()
 
+    def above(self, tell: Callable[[], object]) -> None:
+        """Nothing can stand above a line that the terminal edits: it is told with the next one."""
+
     def leftover(self) -> bytes:
         """The terminal keeps what is typed."""
         return b""

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,10 @@ class Prompt:
         """The program was stopped and goes on: draw anew."""
         self._soon(self._redraw)
 
+    def above(self, tell: Callable[[], object]) -> None:
+        """Print above the line that is being typed; where none is, whoever has something to tell still has it."""
+        self._soon(partial(self._tell_above, tell))
+
     def leftover(self) -> bytes:
         """Keys that came right behind the last line."""
         return "".join(key.data for key in get_typeahead(self._session.input)).encode("utf-8", "replace")
@@ -202,6 +208,15 @@ class Prompt:
     def _redraw(self) -> None:
         make_raw(self._session.input.fileno())
         self._app.renderer.erase(leave_alternate_screen=False)
+        self._app.invalidate()
+
+    def _tell_above(self, tell: Callable[[], object]) -> None:
+        if not self._app.is_running or self._app.is_done:
+            return
+        # Not prompt_toolkit's run_in_terminal: for a moment it lets the terminal echo what is typed.
+        self._app.renderer.erase(leave_alternate_screen=False)
+        with suppress(OutputClosed):  # the next drawing finds out by itself
+            tell()
         self._app.invalidate()
 
     def _painted(self, _: object) -> None:

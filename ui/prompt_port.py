@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from ui.keys import Typed
@@ -27,6 +28,9 @@ class AnyPrompt(Protocol):
 
     def resume(self) -> None:
         """The program was stopped and goes on: draw anew."""
+
+    def above(self, tell: Callable[[], object]) -> None:
+        """Call `tell`, which prints whole lines, while the line stays open below; perhaps not before the next one."""
 
     def leftover(self) -> bytes:
         """Keys that came right behind the last line."""
