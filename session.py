@@ -24,7 +24,7 @@ from flow import Flow, pause
 from oversight.approvals import ApproveMode
 from safe_text import one_line
 from stores.session_rows import SessionInfo
-from stores.sessions import Opened, SessionStore
+from stores.sessions import READ_S_MAX, Opened, SessionStore
 
 TASK_ID_CHARS_MAX = 200
 ASK_AGAIN_S = 0.25
@@ -142,12 +142,13 @@ class Session:
     def _claiming(self, turn: Turn) -> Flow[TurnReport | None]:
         """Make the task ours; its answer, when it has one. Waits for another process that works on it."""
         while True:
-            task = yield from self._store.claiming(turn.task_id, turn.question, self.id)
+            limit_s = min(READ_S_MAX, turn.deadline.left_s(self._rules.now()))
+            task = yield from self._store.claiming(turn.task_id, turn.question, self.id, limit_s)
             if task.report is not None:
                 return report_from_json(task.report)
             if task.session_id == self.id:
                 break
-            opened = yield from self._store.entering(task.session_id)
+            opened = yield from self._store.entering(task.session_id, limit_s)
             if opened is not None:
                 self._enter(opened)  # and ask again: it may have been answered just before
             elif turn.deadline.fits(self._rules.now(), ASK_AGAIN_S):

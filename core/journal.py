@@ -147,13 +147,24 @@ def reconciling(doubtful: Sequence[Prepared]) -> Flow[None]:
             one.result = None
 
 
-def intending(session_id: str, turn_id: str, batch: Sequence[Prepared], limit_s: float) -> Flow[None]:
-    """Put the calls that are about to run on record; one that writes and cannot be recorded does not run."""
+def intending(
+    session_id: str, turn_id: str, batch: Sequence[Prepared], limit_s: float, problem: str = ""
+) -> Flow[None]:
+    """Put the calls that are about to run on record; one that writes and cannot be recorded does not run.
+
+    Args:
+        session_id, turn_id: whose calls.
+        batch: the calls.
+        limit_s: how long that may take.
+        problem: why already what the model asked for could not be kept: then no record of ours would
+            be found again.
+    """
     about_to_run = [one for one in batch if one.result is None]
     if not about_to_run:
         return
-    intents = tuple(Intent(one.call.id, one.call.name, one.digest, one.approved is not None) for one in about_to_run)
-    problem: str = yield RecordIntents(session_id, turn_id, intents, limit_s)
+    if not problem:
+        intents = [Intent(one.call.id, one.call.name, one.digest, one.approved is not None) for one in about_to_run]
+        problem = yield RecordIntents(session_id, turn_id, tuple(intents), limit_s)
     for one in about_to_run:
         if problem and one.tool is not None and one.tool.writes:
             words = f"not run: it could not be recorded ({problem})"

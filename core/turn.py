@@ -265,10 +265,13 @@ def _ending(turn: Turn, conversation: Conversation, report: TurnReport, rules: R
     yield from emit(ended(report))
 
 
-def _keeping(turn: Turn, session_id: str, rules: Rules) -> Flow[None]:
-    """Keep how far the question has come."""
+def _keeping(turn: Turn, session_id: str, rules: Rules) -> Flow[str]:
+    """Keep how far the question has come; "" or what went wrong."""
     limit_s = write_s(turn.deadline, rules.now())
-    yield Checkpoint(session_id, turn.id, turn.messages, limit_s, turn.question, state_of(turn), task_id=turn.task_id)
+    problem: str = yield Checkpoint(
+        session_id, turn.id, turn.messages, limit_s, turn.question, state_of(turn), task_id=turn.task_id
+    )
+    return problem
 
 
 def _rounds(turn: Turn, session_id: str, rules: Rules) -> Flow[Reply]:
@@ -370,7 +373,7 @@ def _running_tools(turn: Turn, session_id: str, rules: Rules) -> Flow[None]:
     """Run the calls in the blocks under way: for the first time, or what a crash left of them."""
     doubtful = _take_up(turn, rules)
     calls = [one.call for one in turn.batch]
-    yield from _keeping(turn, session_id, rules)
+    problem = yield from _keeping(turn, session_id, rules)
     if turn.calls_left <= 0:
         raise AgentError(f"more than {CALLS_MAX} tool calls in one question", reason="limit")
     turn.calls_left -= min(len(calls), CALLS_PER_MESSAGE_MAX)
@@ -378,7 +381,7 @@ def _running_tools(turn: Turn, session_id: str, rules: Rules) -> Flow[None]:
     yield from reconciling(doubtful)
     nobody = yield from approving(turn.batch, turn.approvals, turn.deadline, rules.now)
     turn.nobody = turn.nobody or nobody
-    yield from intending(session_id, turn.id, turn.batch, write_s(turn.deadline, rules.now()))
+    yield from intending(session_id, turn.id, turn.batch, write_s(turn.deadline, rules.now()), problem)
     yield from run_tools(turn.batch, turn.deadline.at_s)
     results = yield from _settling(turn, rules)
     for result in results:

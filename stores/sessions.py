@@ -135,9 +135,9 @@ class SessionStore:
         """
         return self._reading(lambda gate: self._open(self._file.read(lambda connection: _resolved(connection, which))))
 
-    def entering(self, session_id: str) -> Flow[Opened | None]:
+    def entering(self, session_id: str, limit_s: float) -> Flow[Opened | None]:
         """Open the session of exactly this id; None while another process has it open."""
-        return self._reading(lambda gate: None if self._in_use(session_id) else self._open(session_id))
+        return self._reading(lambda gate: None if self._in_use(session_id) else self._open(session_id), limit_s)
 
     def _open(self, session_id: str) -> Opened:
         self._hold(session_id)
@@ -177,7 +177,7 @@ class SessionStore:
 
     # --- tasks -------------------------------------------------------------------------------------------
 
-    def claiming(self, task_id: str, question: str, session_id: str) -> Flow[Task]:
+    def claiming(self, task_id: str, question: str, session_id: str, limit_s: float) -> Flow[Task]:
         """Give a task to a session unless it is given to one already; what is on record of it then.
 
         Raises:
@@ -198,7 +198,7 @@ class SessionStore:
             self._hold(session_id)
             return self._file.write(claim, gate)
 
-        return self._reading(call)
+        return self._reading(call, limit_s)
 
     # --- how it is done ----------------------------------------------------------------------------------
 
@@ -214,11 +214,11 @@ class SessionStore:
         self._failing = bool(problem)
         return "" if self.off else problem
 
-    def _reading(self, call: Callable[[Gate], T]) -> Flow[T]:
+    def _reading(self, call: Callable[[Gate], T], limit_s: float = READ_S_MAX) -> Flow[T]:
         if self.off:
             raise AgentError(f"sessions are not kept: {self.off}", reason="disk")
         try:
-            return (yield from self._aside(call, READ_S_MAX))
+            return (yield from self._aside(call, limit_s))
         except AgentError as error:
             if not self._file.generation:
                 yield from self._failed("sessions", one_line(error.message))

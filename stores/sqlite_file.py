@@ -27,6 +27,7 @@ from typing import TypeVar
 
 from errors import AgentError
 from flow import Gate
+from platform_edges import Files
 from safe_text import one_line
 from stores.file_lock import FileLock
 from stores.private import private_file, private_folder
@@ -36,6 +37,9 @@ Work = Callable[[sqlite3.Connection], T]
 
 BUSY_S = 1.0
 """How long a transaction waits for the one before it, of this process or another; each takes milliseconds."""
+
+CLOSING_S = 0.25
+"""How long the end of the program waits for a transaction under way."""
 
 OPENING_S = 2.0
 """How long to wait for another process that is just opening the file."""
@@ -92,7 +96,7 @@ class SqliteFile:
 
     def close(self) -> None:
         """Let go of the file; the next use opens it again."""
-        if self._lock.acquire(timeout=BUSY_S):  # else somebody hangs in it, and the exit must not wait for a disk
+        if self._lock.acquire(timeout=CLOSING_S):  # else somebody hangs in it, and the exit must not wait for a disk
             try:
                 self._close()
             finally:
@@ -180,6 +184,7 @@ class SqliteFile:
 
     def _open(self, path: Path) -> None:
         private_folder(path.parent)
+        is_new = not path.exists()
         self._inode = _inode(path)
         if path.is_file() and path.stat().st_size < FILE_BYTES_MIN:
             self._rescue(path, "empty")
@@ -192,6 +197,10 @@ class SqliteFile:
                 self._rescue(path, "damaged")
                 self._connection, self._inode = _connect(path), _inode(path)
             self._prepare(self._connection)
+            if is_new:  # SQLite makes its own files durable, not the name of one that we made, nor its folder
+                for folder in (path.parent, path.parent.parent):
+                    with suppress(PermissionError):  # a folder above may be closed to us
+                        Files().fsync_path(folder)
         except BaseException:  # whatever it is, it goes on; only the handle must not leak
             self._close()
             raise

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from config import read_settings
 from core.journal import Checkpoint, RecordIntents, RecordOutcome, recording
 from core.report import TurnReport
 from core.resume import CRASHES_MAX
@@ -25,6 +31,9 @@ from stores.sessions import SessionStore
 from tests.history_validator import breaches
 from tests.support import Heard
 from tools import CallContext, Tool, Toolbox, ToolOutput, executing_all
+from wiring import AsyncAgent, BlockingAgent
+
+ROOT = Path(__file__).parent.parent
 
 ANY_OBJECT = {"type": "object", "properties": {"x": {"type": "string"}}}
 THOUGHT = Thinking({"type": "thinking", "thinking": "hm \u2028", "signature": "s1g=="}, "m")
@@ -430,6 +439,17 @@ def test_a_write_that_cannot_be_recorded_does_not_run_and_the_rest_goes_on() -> 
     assert process.heard.of(StoreFailed) == [StoreFailed("what is about to run", "disk full")]
 
 
+def test_a_write_whose_question_cannot_be_kept_does_not_run() -> None:
+    """Else a crash would ask the model again, and the record of the call would never be found."""
+    disk = Disk()
+    process = Process(disk, (call("post", "c1"),))
+    process.ask("hello")
+    disk.posts.clear()
+    disk.connection.execute("CREATE TRIGGER full BEFORE INSERT ON turns BEGIN SELECT RAISE(ABORT, 'full'); END")
+    assert "not run: it could not be recorded (full)" in process.ask("do it").text
+    assert disk.posts == []
+
+
 def test_the_person_is_told_once_and_the_session_catches_up() -> None:
     disk = Disk()
     process = Process(disk)
@@ -444,3 +464,59 @@ def test_the_person_is_told_once_and_the_session_catches_up() -> None:
     other.open()
     assert other.session.conversation.messages == process.session.conversation.messages
     assert [Message] == list({type(message) for message in other.session.conversation.messages})
+
+
+# --- the real program --------------------------------------------------------------------------------------
+
+CHILD = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from config import read_settings
+from wiring import BlockingAgent
+left = [{count}]
+
+def listen(stamped):
+    left[0] -= type(stamped.event).__name__ == {event!r}
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+agent = BlockingAgent(read_settings({variables!r}), offline=True, seed=1, listeners=[listen])
+agent.ask("what is 2+3, and save a note: buy milk")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize(("event", "count"), [("ToolCallStarted", 2), ("ToolCallEnded", 1), ("RoundStarted", 2)])
+def test_kill_9_in_the_middle_of_a_turn_of_two_tools(tmp_path: Path, event: str, count: int) -> None:
+    variables = {"NOTES_DIR": str(tmp_path / "notes"), "STATE_DIR": str(tmp_path / "state")}
+    script = CHILD.format(root=str(ROOT), event=event, count=count, variables=variables)
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    agent = BlockingAgent(read_settings(variables), offline=True, seed=1)
+    unfinished = agent.open_session("latest")
+    assert unfinished is not None
+    assert unfinished.question == "what is 2+3, and save a note: buy milk"
+    report = agent.resume().report
+    assert (report.status, report.text[:9]) == ("ok", "2 + 3 = 5")
+    assert "Saved the note" in report.text
+    assert [result.status for result in report.tool_calls] == ["ok", "ok"]
+    assert len(list((tmp_path / "notes").iterdir())) == 1
+    assert agent.unfinished is None
+    agent.close()
+
+
+def test_two_processes_asking_the_same_task_do_it_once(tmp_path: Path) -> None:
+    variables = {"NOTES_DIR": str(tmp_path / "notes"), "STATE_DIR": str(tmp_path / "state")}
+
+    async def both() -> list[Any]:
+        agents = [AsyncAgent(read_settings(variables), offline=True, seed=1) for _ in range(3)]
+        asked = [agent.ask("save a note: buy milk", "task") for agent in agents]
+        answers = await asyncio.gather(*asked)
+        for agent in agents:
+            await agent.aclose()
+        return answers
+
+    answers = asyncio.run(both())
+    assert [answer.report.status for answer in answers] == ["ok"] * 3
+    assert len({answer.report.text for answer in answers}) == 1
+    assert sorted(answer.model_attempts for answer in answers) == [0, 0, 2]
