@@ -38,7 +38,7 @@ KEYS = [
 @pytest.fixture(autouse=True)
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No secret outlives its test, nor do the signals that `leave` ignores."""
-    monkeypatch.setattr(safe_text, "_known_secrets", set())
+    monkeypatch.setattr(safe_text, "_known_secrets", [])
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
     yield

@@ -122,7 +122,7 @@ BAD = [(name, text) for name, (_, _, _, bad, _) in VARIABLES.items() for text in
 
 @pytest.fixture(autouse=True)
 def _secrets_of_this_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(safe_text, "_known_secrets", set())
+    monkeypatch.setattr(safe_text, "_known_secrets", [])
 
 
 def test_every_setting_is_in_the_table() -> None:

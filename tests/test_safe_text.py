@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import safe_text
 from safe_text import (
     HELD_CHARS_MAX,
     MASK,
@@ -71,6 +72,22 @@ def test_things_shaped_like_keys_are_masked(text: str) -> None:
     assert MASK in mask(text)
     assert "AAAABBBB" not in mask(text)
     assert "abcdefgh1234" not in mask(text)
+
+
+def test_the_longer_of_two_secrets_is_masked_first() -> None:
+    register_secret("inner-secret-1")
+    register_secret("outer-inner-secret-1-more")
+    register_secret("inner-secret-1")
+    assert mask("outer-inner-secret-1-more inner-secret-1") == f"{MASK} {MASK}"
+
+
+PIECES = ("sk-ant-", "sk-", "AIza", "tvly-", "BSA", "bearer ", "BeAREr\t", "abcdefgh1234", "://", "@", "é", " ", "x")
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_masking_finds_what_its_patterns_find(text: str) -> None:
+    found = safe_text._URL_PASSWORD.sub(MASK, safe_text._KEY_SHAPES.sub(MASK, safe_text._mask_known(text)))
+    assert mask(text) == found
 
 
 def test_registered_secrets_and_passwords_in_urls_are_masked_everywhere() -> None:
