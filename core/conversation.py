@@ -136,7 +136,8 @@ def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
             message, unanswered = _with_results(message, unanswered), []
         else:
             message, unanswered = _with_fresh_ids(message, used)
-        kept = _joined([*kept[-1:], message], kept[:-1]) if message.blocks else kept
+        if message.blocks:
+            _add(kept, message)
     if kept and kept[0].role == "assistant":
         kept.insert(0, user(LOST_START))
     if unanswered:
@@ -160,14 +161,19 @@ def _is_signed(block: Thinking) -> bool:
     return any(isinstance(value := block.block.get(key), str) and value.strip() for key in ("signature", "data"))
 
 
-def _joined(messages: Iterable[Message], before: Sequence[Message] = ()) -> list[Message]:
-    joined = list(before)
+def _joined(messages: Iterable[Message]) -> list[Message]:
+    joined: list[Message] = []
     for message in messages:
-        if joined and joined[-1].role == message.role:
-            last = joined.pop()
-            message = Message(last.role, last.blocks + message.blocks, last.untrusted or message.untrusted)
-        joined.append(message)
+        _add(joined, message)
     return joined
+
+
+def _add(messages: list[Message], message: Message) -> None:
+    """Append a message, or join it with the last one where that is of the same role."""
+    if messages and messages[-1].role == message.role:
+        last = messages.pop()
+        message = Message(last.role, last.blocks + message.blocks, last.untrusted or message.untrusted)
+    messages.append(message)
 
 
 def _with_fresh_ids(message: Message, used: set[str]) -> tuple[Message, list[tuple[str, str]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.conversation import (
+    LOST_END,
+    LOST_RESULT,
+    LOST_START,
     Conversation,
     closing_line,
     kept_after_failure,
+    repaired,
     results_message,
     sendable,
     sendable_name,
@@ -46,6 +51,7 @@ from messages import (
 )
 from models.practice.validation import validate_request
 from oversight.approvals import Answer, AskHuman
+from safe_text import encodable
 from tests.history_validator import breaches
 from tests.support import Heard
 from tools import CallContext, Tool, Toolbox, ToolOutput, executing_all
@@ -376,3 +382,77 @@ def test_trimming_a_long_history_takes_one_pass() -> None:
     messages = tuple(Counted("user" if n % 2 == 0 else "assistant", (Text("x" * 30),)) for n in range(2_000))
     assert len(trimmed(messages, 200)) < 30
     assert counted < 30
+
+
+# --- mending -----------------------------------------------------------------------------------------------
+
+
+def said(history: tuple[Message, ...]) -> str:
+    return " ".join(block.text for message in history for block in message.blocks if isinstance(block, Text))
+
+
+def calls_of(history: tuple[Message, ...]) -> int:
+    return sum(isinstance(block, ToolUse) for message in history for block in message.blocks)
+
+
+def valid_history(turns: Turns) -> tuple[Message, ...]:
+    world = World()
+    for steps, answers, stop_after_s in turns:
+        world.ask(steps, answers, stop_after_s)
+    return world.conversation.messages
+
+
+def damaged(history: tuple[Message, ...], data: st.DataObject) -> list[Message]:
+    """Messages and blocks lost, doubled and out of order."""
+    messages: list[Message] = []
+    for message in history:
+        times = data.draw(st.sampled_from([1, 1, 1, 1, 0, 2]))
+        blocks = tuple(
+            block for block in message.blocks for _ in range(data.draw(st.sampled_from([1, 1, 1, 1, 1, 0, 2])))
+        )
+        messages += [replace(message, blocks=blocks)] * times
+    for _ in range(data.draw(st.integers(0, 2))):
+        if messages:
+            messages.insert(0, messages.pop(data.draw(st.integers(0, len(messages) - 1))))
+    return messages[: data.draw(st.integers(0, len(messages)))] if data.draw(st.booleans()) else messages
+
+
+def test_whatever_is_damaged_in_a_history_it_can_be_continued_after_repair() -> None:
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    @given(TURNS, st.data())
+    def run(turns: Turns, data: st.DataObject) -> None:
+        history = valid_history(turns)
+        assert repaired(history) == history
+        broken = damaged(history, data)
+        mended = repaired(broken)
+        world = World()
+        world.check_history(mended)
+        assert world.broken == []
+        assert repaired(mended) == mended
+        # Lost is only what must be: every word and every call is still there, a result where its call is.
+        words = [block.text for one in broken for block in one.blocks if isinstance(block, Text) and block.text.strip()]
+        assert all(encodable(word) in said(mended) for word in words)
+        assert calls_of(mended) == calls_of(tuple(broken))
+        assert any(one.untrusted for one in mended) <= any(one.untrusted for one in broken)
+        for mark in (LOST_START, LOST_END):
+            seen[mark] += mark in said(mended)
+        results = [block for one in mended for block in one.blocks if isinstance(block, ToolResult)]
+        seen["lost result"] += any(block.content == LOST_RESULT for block in results)
+        seen["untouched"] += mended == history
+
+    run()
+    assert min(seen.values()) > 3, seen
+    assert len(seen) == 4
+
+
+def test_nothing_is_lost_of_a_history_that_lost_nothing() -> None:
+    history = (user("q"), Message("assistant", (ToolUse("c", "good", {}),)), assistant("end"))
+    assert repaired(history[:2]) == (
+        *history[:2],
+        Message("user", (ToolResult("c", LOST_RESULT, is_error=True),)),
+        assistant(LOST_END),
+    )
+    assert repaired(()) == ()
+    assert repaired([assistant("a")]) == (user(LOST_START), assistant("a"))
