@@ -29,16 +29,19 @@ from events import Event, StoreDamaged, StoreFailed
 from flow import Flow, Gate, attempt, blocking, emit
 from messages import Message
 from safe_text import one_line
-from stores import journal, session_rows
+from stores import dead_letters, journal, parked, session_rows
 from stores.file_lock import FileLock, is_in_use
 from stores.private import private_folder
 from stores.session_rows import SessionInfo, Task
-from stores.sqlite_file import SqliteFile
+from stores.sqlite_file import SqliteFile, Work
 
 T = TypeVar("T")
 
 FILE_NAME, LOCKS_NAME = "sessions.sqlite3", "sessions"
-MIGRATIONS = (f"{session_rows.SCHEMA};{journal.SCHEMA}",)
+MIGRATIONS = (
+    f"{session_rows.SCHEMA};{journal.SCHEMA}",
+    f"{dead_letters.SHELF.schema};{parked.SHELF.schema}",
+)
 READ_S_MAX = 5.0
 """How long listing and opening may take; opening checks the whole file."""
 
@@ -199,6 +202,12 @@ class SessionStore:
             return self._file.write(claim, gate)
 
         return self._reading(call, limit_s)
+
+    # --- what else stands in the file --------------------------------------------------------------------
+
+    def transacting(self, work: Work[T], limit_s: float = READ_S_MAX) -> Flow[T]:
+        """Do `work` on the file, in one transaction, for at most so long. Raises AgentError: nothing was changed."""
+        return self._reading(lambda gate: self._file.write(work, gate), limit_s)
 
     # --- how it is done ----------------------------------------------------------------------------------
 
