@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -104,7 +104,8 @@ class Tool:
     """One tool.
 
     `look(input)` tells whether its effect is there, after an unknown outcome; `said(input)` is what
-    the tool says of an effect that is, for a call whose own words a crash took.
+    the tool says of an effect that is, for a call whose own words a crash took. `lies` are the kinds of
+    `faults.LIES` that can be told of it.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Tool:
     writes: bool = False
     look: Look | None = None
     said: Callable[[Mapping[str, Any]], str] | None = None
+    lies: Collection[str] = ()
 
     @property
     def spec(self) -> ToolSpec:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -294,9 +294,12 @@ class Agent:
             *(one.bind(guards, plan) for one in USER_TOOLS),
         ]
 
-    def _fault_targets(self) -> list[str]:
+    def _fault_targets(self) -> dict[str, Collection[str]]:
+        """What faults can name, with the lies that can be told of it."""
+        lies = {one.name: one.lies for one in self.toolbox}
         providers = ["get_weather.open_meteo", "web_search.tavily", "web_search.brave", "web_search.searxng"]
-        return [*(one.name for one in self.toolbox), *providers, "web_search.wikipedia"]
+        providers.append("web_search.wikipedia")
+        return {**lies, **{name: lies[name.partition(".")[0]] for name in providers}}
 
     def _claude(self) -> dict[str, Any]:
         settings = self.settings

@@ -193,7 +193,12 @@ def forecast(current: dict[str, Any] | None = None, **fields: Any) -> dict[str, 
 def open_meteo(web: FakeWeb, *places: dict[str, Any], **fields: Any) -> None:
     """Let the server be Open-Meteo, with Berlin in it."""
     web.on("/v1/search", said(geocoding(*(places or (place(),)))))
-    web.on("/v1/forecast", said(forecast(**fields)))
+    web.on("/v1/forecast", lambda asked: said(forecast(**{**_cell_of(asked), **fields})))
+
+
+def _cell_of(asked: Asked) -> dict[str, float]:
+    """The middle of the cell of the model's grid that a place lies in."""
+    return {name: round(float(asked.query[name]) * 8) / 8 for name in ("latitude", "longitude")}
 
 
 def tavily(*results: tuple[str, str, str]) -> dict[str, Any]:

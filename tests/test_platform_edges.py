@@ -242,8 +242,24 @@ def test_a_write_that_takes_nothing_is_an_error_and_no_endless_loop(tmp_path: Pa
 def test_a_file_is_abandoned_once_its_writer_is_gone(tmp_path: Path) -> None:
     files = Files()
     with files.new(tmp_path / "a"):
-        assert not files.is_abandoned(tmp_path / "a")
-    assert files.is_abandoned(tmp_path / "a")
+        assert not files.remove_abandoned(tmp_path / "a")
+        assert (tmp_path / "a").exists()
+    assert files.remove_abandoned(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+@unix
+@pytest.mark.parametrize("seen", ["before the lock", "with the lock"])
+def test_a_new_file_that_was_taken_for_abandoned_before_it_was_locked_is_noticed(tmp_path: Path, seen: str) -> None:
+    other = Files()
+
+    def lock(handle: int) -> None:
+        if seen == "with the lock":
+            raise BlockingIOError  # the one that removes it has it
+        assert other.remove_abandoned(tmp_path / "a")
+
+    with pytest.raises(BlockingIOError), Files(lock=lock).new(tmp_path / "a"):
+        pass
 
 
 def test_without_locks_a_file_is_abandoned_when_it_is_old(tmp_path: Path) -> None:
@@ -253,9 +269,9 @@ def test_without_locks_a_file_is_abandoned_when_it_is_old(tmp_path: Path) -> Non
     files = Files(lock=no_locks)
     with files.new(tmp_path / "a"):
         pass
-    assert not files.is_abandoned(tmp_path / "a")
+    assert not files.remove_abandoned(tmp_path / "a")
     os.utime(tmp_path / "a", (time.time() - 7200,) * 2)
-    assert files.is_abandoned(tmp_path / "a")
+    assert files.remove_abandoned(tmp_path / "a")
 
 
 def test_where_folders_cannot_be_opened_nothing_is_fsynced(tmp_path: Path) -> None:
@@ -267,7 +283,7 @@ def test_where_folders_cannot_be_opened_nothing_is_fsynced(tmp_path: Path) -> No
     files.make_folder(tmp_path / "f")
     with files.new(tmp_path / "f" / "a") as handle:
         files.write(handle, b"x")
-    assert files.is_abandoned(tmp_path / "f" / "a")
+    assert files.remove_abandoned(tmp_path / "f" / "a")
 
 
 @unix
@@ -275,7 +291,6 @@ def test_a_process_that_ends_at_once_is_killed_and_leaves_nothing_behind() -> No
     code = """
 import atexit, platform_edges
 atexit.register(print, "late")
-print("unflushed", end="")
 try:
     platform_edges.end_at_once()
 finally:

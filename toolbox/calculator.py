@@ -7,6 +7,9 @@ knows the operations; `calculation.reals` the irrational numbers; `calculation.l
 Decimals are exact: `0.1 + 0.2` is 3/10. Only irrational results are floats, each the one nearest to the
 true value, not the sum of roundings on the way. Where that cannot be promised there is an error.
 
+A result is told only when working it out once more, from the text on, gives the same: memory and a
+lying fault can change a number, and nobody would notice.
+
 It deliberately has no variables, comparisons, complex numbers, units or implicit multiplication.
 """
 
@@ -18,15 +21,17 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact
 from fractions import Fraction
 from typing import Any
 
-from errors import BadInput
+from errors import AgentError, BadInput
+from fault_injection import Lie
 from faults import FaultPlan
 from flow import Flow, blocking
 from guard import Guards, injecting
 from toolbox.calculation.arithmetic import Arithmetic, Number
-from toolbox.calculation.limits import Budget, CalculatorError, fits, too_long
+from toolbox.calculation.limits import WORK_MAX, Budget, CalculatorError, fits, too_long
 from toolbox.calculation.names import OPERATIONS
 from toolbox.calculation.parser import Apply, Step, parse
 from toolbox.calculation.reals import Unsure
+from toolbox.lies import in_the_answer, wrong_number
 from tools import CallContext, Tool, ToolOutput
 
 __all__ = ["CalculatorError", "calculator_tool", "evaluate", "render"]
@@ -52,7 +57,10 @@ def evaluate(expression: str) -> int | Fraction | float:
     """
     if not isinstance(expression, str):
         raise CalculatorError(f'an expression is text, not {type(expression).__name__}; write "2 + 3"')
-    budget = Budget()
+    return _evaluate(expression, Budget())
+
+
+def _evaluate(expression: str, budget: Budget) -> int | Fraction | float:
     steps = parse(expression, budget)
     try:
         return _run(steps, Arithmetic(budget, _DIGITS_FIRST, last=False))
@@ -129,9 +137,13 @@ def calculator_tool(guards: Guards, plan: FaultPlan) -> Tool:
     guard = guards("calculator")
 
     def run(context: CallContext, given: Mapping[str, Any]) -> Flow[ToolOutput]:
+        expression = given["expression"]
+        lies: dict[str, Lie[int | Fraction | float]] = {"wrong": in_the_answer(wrong_number)}
+
         def once(number: int) -> Flow[str]:
             context.tried()
-            return injecting(blocking(lambda gate: _answer(given["expression"])), plan, guard.name)
+            value = yield from injecting(blocking(lambda gate: _value(expression)), plan, guard.name, lies)
+            return (yield from blocking(lambda gate: _confirmed(expression, value)))
 
         limit_s = context.deadline.left_s(guard.now())
         text = yield from guard.guarding(once, deadline=context.deadline, attempt_s=limit_s)
@@ -147,11 +159,27 @@ def calculator_tool(guards: Guards, plan: FaultPlan) -> Tool:
         "Work out an arithmetic expression exactly. Knows + - * / // % ** ( ), sqrt, round, min, max, log, sin, "
         "factorial, gcd and the like, and pi, e, tau. Write multiplication with *."
     )
-    return Tool("calculator", description, schema, run, critical=True)
+    return Tool("calculator", description, schema, run, critical=True, lies=("wrong",))
 
 
-def _answer(expression: str) -> str:
+def _value(expression: str) -> int | Fraction | float:
     try:
-        return render(evaluate(expression))
+        return evaluate(expression)
+    except CalculatorError as error:
+        raise BadInput(str(error)) from None
+
+
+def _confirmed(expression: str, value: int | Fraction | float) -> str:
+    """The result in words. AgentError (`protocol`) when it does not come out again."""
+    unchecked = ""
+    try:
+        # Half the work, so that both together stay within what one calculation may take.
+        again = _evaluate(expression, Budget(WORK_MAX // 2))
+    except CalculatorError:
+        again, unchecked = value, " (too much work to be checked by a second calculation)"
+    if (type(again), again) != (type(value), value):
+        raise AgentError("two calculations of the same expression gave different results", reason="protocol")
+    try:
+        return f"{render(value)}{unchecked}"
     except CalculatorError as error:
         raise BadInput(str(error)) from None

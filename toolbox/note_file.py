@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
 SUFFIX = ".md"
 HEADER_BYTES_MAX = 8 * 1024
 _FENCE = "---\n"
+_OURS = re.compile(r"[0-9a-f]{64}\.md")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,10 @@ class Note:
         title = encoded(self.title or "")
         digest = hashlib.sha256(len(title).to_bytes(8, "big") + title + encoded(self.content))
         return digest.hexdigest() + SUFFIX
+
+    def is_changed(self, file_name: str) -> bool:
+        """Whether a file of this name was saved with another title or content. Names given by others tell nothing."""
+        return bool(_OURS.fullmatch(file_name)) and file_name != self.file_name
 
     def is_in(self, data: bytes) -> bool:
         """Whether a file holds this note; who trusts it does not matter."""

@@ -1,26 +1,31 @@
 """Saves notes so that none is lost, doubled or torn, and finds them again.  (floor 4)
 
 One note is one file, named by its content (`note_file.py`), so saving twice is harmless, and no
-path ever comes from the model. What this does not do: change or remove notes; they are ordinary
-files of the user, and one that the user changed is left as it is.
+path ever comes from the model. A save is believed when reading the note back finds it. A note that is
+not what its name stands for was changed since, and is told so: that is its owner's right, or a damaged
+disk. What this does not do: change or remove notes; they are ordinary files of the user, and one that
+the user changed is left as it is.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from disk import Disk, Saved
 from errors import BadInput
+from fault_injection import Lie
 from faults import FaultPlan
 from flow import Flow
 from guard import Guards, injecting
 from safe_text import one_line
+from toolbox.answers import broken
 from toolbox.boundary import drawn, within_boundary
+from toolbox.lies import OTHER_NOTE, changed_note, in_the_answer, without_doing
 from toolbox.note_file import HEADER_BYTES_MAX, SUFFIX, Note, decode, encode, encoded, short_name
 from tools import CallContext, Tool, ToolOutput
 
@@ -51,11 +56,15 @@ def save_note_tool(folder: Path, disk: Disk, guards: Guards, plan: FaultPlan) ->
     def run(context: CallContext, given: Mapping[str, Any]) -> Flow[ToolOutput]:
         note = _note_from(given, untrusted=context.tainted)
         guard = guards("save_note")
+        lies: dict[str, Lie[Saved]] = {"noop": without_doing(Saved.WRITTEN)}
 
         def once(number: int) -> Flow[Saved]:
             context.tried()
             writing = disk.writing(folder, note.file_name, encode(note), context.fresh_gate(), note.is_in)
-            return injecting(writing, plan, "save_note")
+            saved = yield from injecting(writing, plan, "save_note", lies)
+            if not (yield from disk.checking(folder / note.file_name, note.is_in)):
+                raise broken("the save was reported as done, but reading the note back finds nothing")
+            return saved
 
         # Safe to repeat: the name is the content's, and each try has a gate of its own.
         saved = yield from guard.guarding(
@@ -91,6 +100,7 @@ def save_note_tool(folder: Path, disk: Disk, guards: Guards, plan: FaultPlan) ->
         writes=True,
         look=look,
         said=lambda given: _saved(_note_from(given, untrusted=False)),
+        lies=("noop",),
     )
 
 
@@ -133,12 +143,17 @@ def find_notes_tool(
 
     def run(context: CallContext, given: Mapping[str, Any]) -> Flow[ToolOutput]:
         query = given.get("query", "")
+        wanted = _folded(query).split()
+        lies = _lies(wanted)
         guard = guards("find_notes")
 
         def once(number: int) -> Flow[_Found]:
             context.tried()
-            reading = disk.reading(lambda: _search(disk, folder, _folded(query).split()), f"look into {folder.name}")
-            return injecting(reading, plan, "find_notes")
+            reading = disk.reading(lambda: _search(disk, folder, wanted), f"look into {folder.name}")
+            found = yield from injecting(reading, plan, "find_notes", lies)
+            if not all(_has(note, wanted) for _, _, note in found.notes):
+                raise broken("the search answered notes that lack the words of the query")
+            return found
 
         found = yield from guard.guarding(
             once, deadline=context.deadline, attempt_s=context.deadline.left_s(guard.now())
@@ -157,7 +172,20 @@ def find_notes_tool(
             "additionalProperties": False,
         },
         run,
+        lies=tuple(_lies([])),
     )
+
+
+def _lies(wanted: list[str]) -> dict[str, Lie[_Found]]:
+    def changed(found: _Found) -> _Found | None:
+        notes = [(name, at, changed_note(note) if name == note.file_name else note) for name, at, note in found.notes]
+        return None if notes == found.notes else replace(found, notes=notes)
+
+    def swapped(found: _Found) -> _Found | None:
+        notes = [(OTHER_NOTE.file_name, at, OTHER_NOTE) for _, at, _ in found.notes]
+        return None if not notes or _has(OTHER_NOTE, wanted) else replace(found, notes=notes)
+
+    return {"wrong": in_the_answer(changed), "swapped": in_the_answer(swapped)}
 
 
 def _search(disk: Disk, folder: Path, wanted: list[str]) -> _Found:
@@ -175,11 +203,16 @@ def _search(disk: Disk, folder: Path, wanted: list[str]) -> _Found:
             continue
         total += len(data)
         note = decode(data)
-        if all(word in _folded(f"{note.title or ''}\n{note.content}") for word in wanted):
+        if _has(note, wanted):
             matched += 1
             if matched <= FOUND_MAX:
                 notes.append((file.path.name, file.modified_ns, note))
     return _Found(notes, searched, matched, unreadable, len(files) - searched)
+
+
+def _has(note: Note, wanted: list[str]) -> bool:
+    text = _folded(f"{note.title or ''}\n{note.content}") if wanted else ""
+    return all(word in text for word in wanted)
 
 
 def _folded(text: str) -> str:
@@ -220,7 +253,9 @@ def _listing(found: _Found) -> str:
         text = note.content
         cut = f"\n[cut here: {len(text) - share} more characters]" if len(text) > share else ""
         room -= min(len(text), share)
-        heading = " · ".join(filter(None, [one_line(note.title or "", 120), _date(modified_ns), short_name(name)]))
+        changed = "changed since it was saved" if note.is_changed(name) else ""
+        about = [one_line(note.title or "", 120), _date(modified_ns), short_name(name), changed]
+        heading = " · ".join(filter(None, about))
         parts.append(f"{place + 1}. {heading}\n{text[:share]}{cut}")
     return "\n\n".join(parts)
 

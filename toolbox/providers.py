@@ -8,12 +8,13 @@ for faults, `<tool>.<provider>`. What this does not do: put the answer into word
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from errors import Advice, AgentError, OutcomeUnknown
 from fallback import Choice, falling_back
+from fault_injection import Lie
 from faults import FaultPlan
 from flow import Flow
 from guard import Guards, injecting
@@ -25,10 +26,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Provider(Generic[T]):
-    """One service that can answer. `asking(question)` makes the flow of one attempt."""
+    """One service that can answer. `asking(question)` makes the flow of one attempt; `lies`: those it can tell."""
 
     name: str
     asking: Callable[[str], Flow[T]]
+    lies: Mapping[str, Lie[T]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Providers(Generic[T]):
 
         def once(number: int) -> Flow[T]:
             context.tried()
-            return injecting(provider.asking(question), self.plan, guard.name)
+            return injecting(provider.asking(question), self.plan, guard.name, provider.lies)
 
         def flow(has_next: bool) -> Flow[Answered[T]]:
             limit_s = context.deadline.left_s(self.now())

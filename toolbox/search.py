@@ -6,7 +6,8 @@ used-up plan, a meta search whose engines all failed) is not: the next one is as
 
 What comes back is text by strangers: stripped of markup and control characters, bounded, put
 between lines it cannot write itself, and marked untrusted. Addresses are shown as text and
-never fetched. Keys travel in headers only.
+never fetched. Keys travel in headers only. Results that mention nothing of the query are told with
+that doubt, by the program itself where it is strong (`relevance.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from safe_text import encodable
 from toolbox.answers import address, asked_for, asking, broken, words
 from toolbox.boundary import drawn, within_boundary
 from toolbox.cache import LastGood, age_in_words
+from toolbox.lies import on_the_wire, other_results
 from toolbox.providers import Answered, Provider, Providers, old_answer_notice, unavailable
+from toolbox.relevance import Doubt, doubt_of
 from tools import CallContext, Tool, ToolOutput
 
 QUERY_CHARS_MAX = 400
@@ -81,12 +84,19 @@ def search_tool(
             answered = yield from chain.asking(query, context)
         except AgentError as error:
             return unavailable("web_search", error)
+        doubt = doubt_of(query, [f"{one.title}\n{one.url}\n{one.excerpt}" for one in answered.value.results])
+        notices = [old_answer_notice("web_search", answered)]
+        if doubt is Doubt.STRONG:
+            notices.append(
+                f"web_search: none of the results from {answered.value.place} mentions what was searched for"
+            )
+        notice = "; ".join(filter(None, notices))
         return ToolOutput(
-            _told(answered, query, nonce),
+            _told(answered, query, doubt, nonce),
             source=answered.source,
-            degraded=answered.age_s is not None,
+            degraded=bool(notice),
             untrusted=bool(answered.value.results),
-            notice=old_answer_notice("web_search", answered),
+            notice=notice,
         )
 
     return Tool(
@@ -99,10 +109,18 @@ def search_tool(
             "additionalProperties": False,
         },
         run,
+        lies=("swapped",),
     )
 
 
-def _told(answered: Answered[Searched], query: str, nonce: Callable[[], str]) -> str:
+_DOUBTS = {
+    Doubt.NONE: "",
+    Doubt.WEAK: "None of them mentions the words of the query: check that they are about it.\n",
+    Doubt.STRONG: "None of them mentions any word of the query: they seem to be about something else. Say so.\n",
+}
+
+
+def _told(answered: Answered[Searched], query: str, doubt: Doubt, nonce: Callable[[], str]) -> str:
     searched = answered.value
     if not searched.results:
         return f"{searched.place} was searched for {query!r} and has nothing on it."
@@ -115,7 +133,7 @@ def _told(answered: Answered[Searched], query: str, nonce: Callable[[], str]) ->
         old = f"No live answer now ({answered.why}). This is from {age_in_words(answered.age_s)} ago. "
     count = len(searched.results)
     heading = f"{old}{count} {'result' if count == 1 else 'results'} for {query!r} from {searched.place}:"
-    return f"{heading}\n{within_boundary(listing, nonce)}"
+    return f"{heading}\n{_DOUBTS[doubt]}{within_boundary(listing, nonce)}"
 
 
 # --- the providers -----------------------------------------------------------------------------------------
@@ -195,7 +213,7 @@ def _provider(
             raise broken("answered results without titles")
         return Searched(place, tuple(results[:RESULTS_MAX]))
 
-    return Provider(name, ask)
+    return Provider(name, ask, {"swapped": on_the_wire(other_results)})
 
 
 def _list(found: Mapping[str, Any], name: str) -> Sequence[Any]:

@@ -3,14 +3,18 @@
 Open-Meteo in two steps: the name becomes a place, the place's coordinates a forecast. Where a
 name fits several places the most populous one is answered, and it is said which, and which
 others there are. A value that is missing, absurd or in a unit we don't know is left out as
-"unknown"; without a believable temperature the whole answer counts as broken.
+"unknown". Without a believable temperature the whole answer counts as broken, and so it does when
+its parts contradict each other, or it is about another place than the one asked for. Old values are
+told with their age, and the program itself says that they are old.
 
 When the service cannot be reached the last good answer stands in, with its age; else the tool
-says plainly that it knows nothing. What this does not do: know places by itself.
+says plainly that it knows nothing. What this does not do: know places by itself, so it
+cannot tell when a name is given the wrong one; which one it was is always said.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +23,26 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from errors import AgentError
+from fault_injection import Lie
 from faults import FaultPlan
 from flow import Flow, HttpRequest
 from guard import Guards
 from toolbox.answers import address, asked_for, asking, broken, number, words
 from toolbox.cache import LastGood, age_in_words
+from toolbox.lies import WEATHER, on_the_wire
 from toolbox.providers import Provider, Providers, old_answer_notice, unavailable
 from tools import CallContext, Tool, ToolOutput
 
 CITY_CHARS_MAX = 200
 STALE_S = 3 * 3600.0
 """Open-Meteo gives a value every 15 minutes; one older than this is told to be old."""
+
+AHEAD_S = 3600.0
+"""A value measured later than this from now was not measured: one of the two clocks is wrong."""
+
+FAR_DEGREES = 1.5
+"""How far a forecast may be from its place, in degrees of latitude. It is for a cell of the model's grid, or
+for a neighbour that lies on land as high; the coarsest grid behind it has half a degree (JMA GSM)."""
 
 _CURRENT = (
     "temperature_2m,apparent_temperature,relative_humidity_2m,precipitation,weather_code,wind_speed_10m,"
@@ -47,6 +60,9 @@ _BELIEVABLE: dict[str, dict[str, tuple[float, float]]] = {
     "direction": {"°": (0, 360)},
     "chance": {"%": (0, 100)},
 }
+
+# How far the value of now may lie outside the range of its day: they come from different steps of the model.
+_OUTSIDE_DAY = {"°C": 10.0, "°F": 18.0}
 
 # WMO code table 4677, the part that Open-Meteo uses.
 _SKY = {
@@ -97,14 +113,15 @@ def weather_tool(
         cache: the last good answers.
         now, wall: the monotonic clock and the one that observations are dated with, in seconds.
     """
+    lies: dict[str, Lie[Weather]] = {kind: on_the_wire(bend) for kind, bend in WEATHER.items()}
     open_meteo = _OpenMeteo(_endpoint(geocoding_url, "/v1/search"), _endpoint(forecast_url, "/v1/forecast"), wall)
     providers = Providers(
         "get_weather",
-        [Provider("open_meteo", open_meteo.asking)],
+        [Provider("open_meteo", open_meteo.asking, lies)],
         guards,
         plan,
         cache,
-        lambda weather: weather.is_found,
+        lambda weather: weather.is_found and not _age(weather, wall())[1],
         now,
     )
 
@@ -114,15 +131,12 @@ def weather_tool(
             answered = yield from providers.asking(city, context)
         except AgentError as error:
             return unavailable("get_weather", error)
-        lines = [answered.value.text, _age(answered.value, wall())]
+        age, doubt = _age(answered.value, wall())
+        lines = [answered.value.text, age]
         if answered.age_s is not None:
             lines.insert(0, f"No live answer now ({answered.why}). This is from {age_in_words(answered.age_s)} ago:")
-        return ToolOutput(
-            "\n".join(filter(None, lines)),
-            source=answered.source,
-            degraded=answered.age_s is not None,
-            notice=old_answer_notice("get_weather", answered),
-        )
+        notice = old_answer_notice("get_weather", answered) or doubt
+        return ToolOutput("\n".join(filter(None, lines)), source=answered.source, degraded=bool(notice), notice=notice)
 
     return Tool(
         "get_weather",
@@ -134,6 +148,7 @@ def weather_tool(
             "additionalProperties": False,
         },
         run,
+        lies=tuple(lies),
     )
 
 
@@ -162,6 +177,7 @@ class _OpenMeteo:
             "daily": _DAILY, "timezone": "auto", "forecast_days": 3,
         }  # fmt: skip
         found = yield from self._fetching(self.forecast_url, where)
+        _check_place(found, place)
         others = [each.label for each in places if each.label != place.label]
         return weather_in(found, place.label, list(dict.fromkeys(others)))
 
@@ -200,10 +216,11 @@ def _place(result: Any) -> _Place | None:
 def weather_in(found: Mapping[str, Any], label: str, others: Sequence[str]) -> Weather:
     """A forecast in words. AgentError (`protocol`) when it has no believable temperature."""
     current, units = _part(found, "current"), _part(found, "current_units")
-    now = _Values(current, units)
-    temperature = now.shown("temperature_2m", "temperature")
-    if temperature is None:
+    now, daily = _Values(current, units), _Values(_part(found, "daily"), _part(found, "daily_units"))
+    temperature, value = now.shown("temperature_2m", "temperature"), now.value("temperature_2m", "temperature")
+    if value is None:
         raise broken("answered without a believable temperature")
+    _check_day(now, value, daily, daily.values.get("time"))
     felt, wind = now.shown("apparent_temperature", "felt"), now.shown("wind_speed_10m", "wind")
     lines = [
         f"Weather in {label} (Open-Meteo):",
@@ -211,7 +228,7 @@ def weather_in(found: Mapping[str, Any], label: str, others: Sequence[str]) -> W
         f" humidity {now.shown('relative_humidity_2m', 'humidity') or 'unknown'},"
         f" wind {wind or 'unknown'}{_from(now.value('wind_direction_10m', 'direction')) if wind else ''},"
         f" precipitation {now.shown('precipitation', 'precipitation') or 'unknown'}.",
-        *_days(_part(found, "daily"), _part(found, "daily_units")),
+        *_days(daily),
     ]
     measured, measured_s = _time(found, current)
     lines.append(f"Measured {measured}." if measured else "When this was measured is unknown.")
@@ -219,6 +236,32 @@ def weather_in(found: Mapping[str, Any], label: str, others: Sequence[str]) -> W
         named = "; ".join(others[:4])
         lines.append(f"The name also fits: {named}. Ask with the region or country to choose one of them.")
     return Weather("\n".join(lines), measured_s=measured_s)
+
+
+def _check_place(found: Mapping[str, Any], place: _Place) -> None:
+    """AgentError when a forecast says that it is for somewhere else. One that doesn't say cannot be checked."""
+    latitude, longitude = number(found.get("latitude"), -90, 90), number(found.get("longitude"), -180, 180)
+    if latitude is None or longitude is None:
+        return
+    east = abs(longitude - place.longitude)
+    east = min(east, 360 - east) * math.cos(math.radians(place.latitude))  # meridians meet at the poles
+    if math.hypot(latitude - place.latitude, east) > FAR_DEGREES:
+        raise broken(f"answered for a place at {latitude:.2f}, {longitude:.2f}, which is not {place.label}")
+
+
+def _check_day(now: _Values, temperature: float, daily: _Values, dates: Any) -> None:
+    """AgentError when it cannot be that warm or cold now and within this day's own range."""
+    said = now.values.get("time")
+    day = said[:10] if isinstance(said, str) else None
+    if not isinstance(dates, list) or day not in dates:
+        return
+    at, unit = dates.index(day), now.units["temperature_2m"]
+    low, high = (daily.value(f"temperature_2m_{end}", "temperature", at) for end in ("min", "max"))
+    units = {daily.units.get(f"temperature_2m_{end}") for end in ("min", "max")}
+    if low is None or high is None or low > high or units != {unit}:
+        return
+    if not low - _OUTSIDE_DAY[unit] <= temperature <= high + _OUTSIDE_DAY[unit]:
+        raise broken(f"answered {temperature:g} {unit} now, on a day from {low:g} to {high:g} {unit}")
 
 
 def _part(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -257,8 +300,9 @@ def _from(degrees: float | None) -> str:
     return "" if degrees is None else f" from the {_WINDS[round(degrees / 45) % 8]}"
 
 
-def _days(daily: Mapping[str, Any], units: Mapping[str, Any]) -> list[str]:
-    values, dates, lines = _Values(daily, units), daily.get("time"), []
+def _days(values: _Values) -> list[str]:
+    daily, units = values.values, values.units
+    dates, lines = daily.get("time"), []
     for at, date in enumerate(dates[:3] if isinstance(dates, list) else []):
         low, high = (values.value(f"temperature_2m_{end}", "temperature", at) for end in ("min", "max"))
         if low is None or high is None or low > high or not _date(date):
@@ -293,9 +337,15 @@ def _time(found: Mapping[str, Any], current: Mapping[str, Any]) -> tuple[str, fl
     return measured, None if offset_s is None else local.replace(tzinfo=UTC).timestamp() - offset_s
 
 
-def _age(weather: Weather, wall_s: float) -> str:
-    if weather.measured_s is None or wall_s < weather.measured_s:
-        return ""
+def _age(weather: Weather, wall_s: float) -> tuple[str, str]:
+    """How old the values are, for the model; and what the program itself says when that is not as it should be."""
+    if weather.measured_s is None:
+        return "", ""
     age_s = wall_s - weather.measured_s
-    old = " These values are old; say so." if age_s > STALE_S else ""
-    return f"That is {age_in_words(age_s)} ago.{old}"
+    if age_s < -AHEAD_S:
+        told = f"dated {age_in_words(-age_s)} ahead: the service's clock or this machine's is wrong"
+        return f"These values are {told}. Say so.", f"get_weather answered with values {told}"
+    if age_s <= STALE_S:
+        return (f"That is {age_in_words(age_s)} ago.", "") if age_s >= 0 else ("", "")
+    ago = f"{age_in_words(age_s)} ago"
+    return f"That is {ago}. These values are old; say so.", f"get_weather answered with old values, measured {ago}"
