@@ -8,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+import safe_text
 from tests.support import Doors
 
 pytest.register_assert_rewrite("tests.support_agent")  # its checks should say what they saw
@@ -18,13 +19,21 @@ hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("search", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
-_FOREIGN = ("ANTHROPIC_", "TAVILY_", "BRAVE_", "GEMINI_", "RATE_LIMIT", "BREAKER", "MODEL_CHAIN", "RETRY_", "MAX_")
+_FOREIGN = (
+    "ALERT_", "ANTHROPIC_", "BRAVE_", "BREAKER", "GEMINI_", "HEALTH_", "MAX_", "MODEL_CHAIN", "NOTES_DIR", "RATE_LIMIT",
+    "REDIS_URL", "RETRY_", "STATE_DIR", "TAVILY_",
+)  # fmt: skip
 
 
 @pytest.fixture(params=["blocking", "asyncio", "virtual"])
 def doors(request: pytest.FixtureRequest) -> Doors:
     """Each test that takes this runs through every door."""
     return Doors(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safe_text, "_known_secrets", type(safe_text._known_secrets)())
 
 
 @pytest.fixture(autouse=True)

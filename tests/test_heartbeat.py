@@ -141,7 +141,7 @@ def test_a_shorter_record_leaves_nothing_of_a_longer_one(tmp_path: Path, file: H
 
 
 def test_a_reader_never_takes_half_a_record_for_a_whole_one(tmp_path: Path, file: HeartbeatFile) -> None:
-    file.write(BEAT)
+    file.write(replace(BEAT, pid=0, version="0"))
     over = threading.Event()
 
     def write() -> None:
