@@ -207,11 +207,14 @@ class SqliteFile:
 
     def _is_damaged(self, connection: sqlite3.Connection) -> bool:
         """Whether SQLite finds fault with it, or its tables are not those that its version has."""
-        if connection.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
+        try:
+            if connection.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
+                return True
+            with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
+                self._migrate(model, self._check_version(connection))
+                return _schema(model) != _schema(connection)
+        except UnicodeDecodeError:  # SQLite's own words may quote the damage
             return True
-        with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
-            self._migrate(model, self._check_version(connection))
-            return _schema(model) != _schema(connection)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         self._migrate(connection, len(self._migrations))
@@ -266,7 +269,7 @@ def _copy_rows(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     tables = [row[0] for row in new.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     new.execute("BEGIN")
     for table in tables:
-        with suppress(sqlite3.Error):  # of each table, all up to where it is damaged
+        with suppress(sqlite3.Error, UnicodeDecodeError):  # of each table, all up to where it is damaged
             rows = old.execute(f"SELECT * FROM {table}")
             names = ", ".join(column[0] for column in rows.description)
             marks = ", ".join("?" for _ in rows.description)
