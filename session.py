@@ -79,12 +79,12 @@ class Session:
         if which == self.id:
             return self.unfinished
         opened = yield from self._store.opening(which)
-        self._enter(opened)
+        if opened.id != self.id:
+            self._enter(opened)
         return self.unfinished
 
     def _enter(self, opened: Opened) -> None:
-        if opened.id != self.id:
-            self._store.leave(self.id)
+        self._store.leave(self.id)
         self.conversation = Conversation(opened.id, opened.messages)
         self._cut = opened.cut
 
@@ -100,9 +100,22 @@ class Session:
                 f"the task id {one_line(task_id, 40)!r} is empty or longer than {TASK_ID_CHARS_MAX} characters",
                 what_now="Choose another.",
             )
-        if self._cut is not None and not task_id:
-            give_up(self._restored(mode), self.conversation, self._rules)
         self.turn = Turn.begin(self.conversation, question, mode, self._rules, id=turn_id, task_id=task_id)
+        self._settle_in()
+
+    def _settle_in(self) -> None:
+        """Begin the turn on the history of this session: what was cut off goes on if it is the same task.
+
+        Without a yield, so that a stop never finds the turn of one session in another.
+        """
+        turn = self.turn
+        if self._cut is not None:
+            cut_off = self._restored(turn.approvals.mode)
+            if cut_off.task_id and (cut_off.task_id, cut_off.question) == (turn.task_id, turn.question):
+                cut_off.deadline, self.turn = turn.deadline, cut_off
+                return
+            give_up(cut_off, self.conversation, self._rules)
+        turn.move_to(self.conversation)
 
     def take_up(self, mode: ApproveMode) -> None:
         """Take up what was cut off; `resuming` answers it. Raises ConfigurationError when there is nothing."""
@@ -147,20 +160,13 @@ class Session:
             if task.report is not None:
                 return report_from_json(task.report)
             if task.session_id == self.id:
-                break
+                return None
             opened = yield from self._store.entering(task.session_id, limit_s)
             if opened is not None:
-                self._enter(opened)  # and ask again: it may have been answered just before
+                self._enter(opened)
+                self._settle_in()  # and ask again: it may have been answered just before
             elif turn.deadline.fits(self._rules.now(), ASK_AGAIN_S):
                 yield from pause(ASK_AGAIN_S)
             else:
                 words = f"another process is at work on the task {one_line(turn.task_id, 60)}"
                 raise AgentError(words, reason="timeout", what_now="Ask again later.")
-        if self._cut is not None:
-            cut_off = self._restored(turn.approvals.mode)
-            if cut_off.task_id == turn.task_id:
-                cut_off.deadline, self.turn = turn.deadline, cut_off
-                return None
-            give_up(cut_off, self.conversation, self._rules)
-        turn.move_to(self.conversation)
-        return None

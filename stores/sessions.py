@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -140,7 +141,13 @@ class SessionStore:
 
     def entering(self, session_id: str, limit_s: float) -> Flow[Opened | None]:
         """Open the session of exactly this id; None while another process has it open."""
-        return self._reading(lambda gate: None if self._in_use(session_id) else self._open(session_id), limit_s)
+
+        def enter(gate: Gate) -> Opened | None:
+            with suppress(ConfigurationError):
+                return self._open(session_id)
+            return None
+
+        return self._reading(enter, limit_s)
 
     def _open(self, session_id: str) -> Opened:
         self._hold(session_id)

@@ -21,7 +21,7 @@ from core.resume import CRASHES_MAX
 from core.turn import AskModel, Rules
 from deadline import Deadline
 from doors.virtual import VirtualBranch, VirtualDoor
-from errors import ConfigurationError
+from errors import AgentError, ConfigurationError
 from events import EffectReconciled, StoreFailed, TurnPoisoned, TurnResumed
 from flow import Effect, Flow, Gate, RunTools, blocking, pause
 from messages import CallResult, Message, Reply, Text, Thinking, ToolResult, ToolUse, Usage, user
@@ -407,6 +407,36 @@ def test_a_task_that_was_cut_off_anywhere_is_done_once(kill_at: Any) -> None:
         assert Process(disk, *plan).ask("do it", "task").text == expected.text
         assert disk.models_asked == asked
     assert n > 30
+
+
+def test_a_stop_on_the_way_to_a_task_leaves_its_session_as_it_was(kill_at: Any) -> None:
+    for n in itertools.count(1):
+        disk = Disk()
+        first = Process(disk)
+        first.ask("hello")
+        first.door.simulations[AskModel] = broken_model
+        assert first.ask("do it", "task").status == "failed"
+        kept = first.session.conversation.messages
+        assert len(kept) == 2
+        process = Process(disk)
+        process.session.begin("do it", "ask", "t9", "task")
+        kill_at(n)
+        try:
+            process.door.run(process.session.asking())
+        except Killed:
+            kill_at(0)
+            process.door.run(process.session.closing())
+        else:
+            break
+        other = Process(disk)
+        other.open(first.session.id)
+        assert other.session.conversation.messages[:2] == kept
+    assert n > 15
+
+
+def broken_model(effect: AskModel, branch: Any) -> Flow[Reply]:
+    raise AgentError("down", reason="overloaded")
+    yield
 
 
 @pytest.mark.parametrize("task_id", [" ", "x" * 201])
