@@ -33,7 +33,7 @@ CRASHES_MAX = 3
 
 _PLAIN = (
     "calls_left", "cost_usd", "model", "rounds", "corrections", "again", "nudges", "nudging", "pauses",
-    "tokens_max", "trims", "left_out", "nobody", "starts", "task_id",
+    "tokens_max", "trims", "left_out", "nobody", "starts", "task_id", "only",
 )  # fmt: skip
 
 

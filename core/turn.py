@@ -126,7 +126,7 @@ class Turn:
     """One question under way: its copy of the history and its counters. Changed only between yields.
 
     `starts` counts how often it was taken up: once, and once more after each crash. `recorded` is what
-    the journal knows of its calls from before.
+    the journal knows of its calls from before. `only` names the tools it may use, none for all.
     """
 
     id: str
@@ -157,6 +157,7 @@ class Turn:
     circles: Circles = field(default_factory=Circles)
     starts: int = 1
     task_id: str = ""
+    only: list[str] = field(default_factory=list)
     recorded: Mapping[str, Recorded] = field(default_factory=dict)
 
     @classmethod
@@ -342,7 +343,7 @@ def _request(turn: Turn, rules: Rules) -> Flow[ModelRequest]:
         messages = (*messages[:-1], replace(messages[-1], blocks=(*messages[-1].blocks, Text(NUDGE))))
     if turn.paused:
         messages = (*messages, Message("assistant", turn.paused))
-    return ModelRequest(INSTRUCTIONS, messages, rules.toolbox.specs, rules.max_tokens)
+    return ModelRequest(INSTRUCTIONS, messages, _tools(turn, rules).specs, rules.max_tokens)
 
 
 def _trimming(turn: Turn, error: AgentError) -> Flow[None]:
@@ -397,8 +398,13 @@ def _take_up(turn: Turn, rules: Rules) -> list[Prepared]:
     """Prepare the calls under way, with what is on record of them; returns those that must be looked at."""
     calls = [block for block in turn.batch_blocks if isinstance(block, ToolUse)]
     tainted = is_tainted(trimmed(turn.messages, turn.tokens_max))
-    turn.batch = prepare(calls, rules.toolbox, tainted=tainted, calls_left=turn.calls_left, earlier=turn.results)
+    tools = _tools(turn, rules)
+    turn.batch = prepare(calls, tools, tainted=tainted, calls_left=turn.calls_left, earlier=turn.results)
     return recall(turn.batch, turn.recorded)
+
+
+def _tools(turn: Turn, rules: Rules) -> Toolbox:
+    return Toolbox(one for one in rules.toolbox if one.name in turn.only) if turn.only else rules.toolbox
 
 
 def _settling(turn: Turn, rules: Rules) -> Flow[list[CallResult]]:
