@@ -21,7 +21,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import TypeVar
@@ -41,6 +41,9 @@ SAME_BYTES_MAX = 16 << 20
 
 HANG_S = 3600.0
 """How long an injected hang lasts: beyond every limit of ours."""
+
+TEMPS_MAX = 3
+"""Temporary files tried: a program that starts may sweep one away in the instant before it is locked."""
 
 _TEMP = re.compile(r"\.[0-9a-f]{16}\.unsaved")
 
@@ -143,7 +146,8 @@ class Disk:
                 self._confirm(final)
                 return Saved.ALREADY
             with self._files.folder(folder) as handle:  # now: too many open files must strike before the rename
-                self._put_in_place(self._fill(folder, data, number), final, gate, same)
+                with ExitStack() as lock:
+                    self._put_in_place(self._fill(folder, data, number, lock), final, gate, same)
                 with self._confirming(final):
                     self._files.fsync_folder(handle)
         self._doubtful.discard(final)
@@ -163,11 +167,18 @@ class Disk:
         if not stat.S_ISDIR(self._files.mode(folder, follow=True)):
             raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
 
-    def _fill(self, folder: Path, data: bytes, number: int) -> Path:
-        """A durable temporary file with this content; none at all when anything fails."""
+    def _fill(self, folder: Path, data: bytes, number: int, lock: ExitStack) -> Path:
+        """A durable temporary file with this content, locked until `lock` ends; none at all when anything fails."""
+        for _ in range(TEMPS_MAX - 1):
+            with suppress(BlockingIOError):
+                return self._fill_one(folder, data, number, lock)
+        return self._fill_one(folder, data, number, lock)
+
+    def _fill_one(self, folder: Path, data: bytes, number: int, lock: ExitStack) -> Path:
         temp = folder / f".{os.urandom(8).hex()}.unsaved"
         try:
             with self._files.new(temp) as handle:
+                lock.enter_context(self._files.lock_kept(handle))
                 _fail(number)
                 self._files.write(handle, data)
                 self._files.fsync(handle)
@@ -256,9 +267,8 @@ class Disk:
         with suppress(OSError):
             for file in self._files.list(folder):
                 with suppress(OSError):
-                    if _TEMP.fullmatch(file.path.name) and self._files.is_abandoned(file.path):
-                        self._files.remove(file.path)
-                        swept += 1
+                    if _TEMP.fullmatch(file.path.name):
+                        swept += self._files.remove_abandoned(file.path)
         return swept
 
 

@@ -171,8 +171,11 @@ class FileFound:
     modified_ns: int
 
 
-def _flock(handle: int) -> None:
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _flock(handle: int, *operations: str) -> None:
+    if fcntl is None:
+        raise OSError(errno.ENOTSUP, "this system has no file locks")
+    for names in operations or ("LOCK_EX LOCK_NB",):
+        fcntl.flock(handle, sum(getattr(fcntl, name) for name in names.split()))
 
 
 def hold(handle: int) -> None:
@@ -184,7 +187,7 @@ def hold(handle: int) -> None:
     if sys.platform == "win32":
         _far_byte(handle, msvcrt.LK_LOCK)
     else:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _flock(handle, "LOCK_EX")
 
 
 def take(handle: int) -> bool:
@@ -212,8 +215,7 @@ def is_held(handle: int) -> bool:
             _far_byte(handle, msvcrt.LK_NBRLCK)
             _far_byte(handle, msvcrt.LK_UNLCK)
         else:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            fcntl.flock(handle, fcntl.LOCK_UN)
+            _flock(handle, "LOCK_SH LOCK_NB", "LOCK_UN")
     except (BlockingIOError, PermissionError):  # the second is how Windows says it
         return True
     return False
@@ -242,13 +244,23 @@ class Files:
 
     @contextmanager
     def new(self, path: Path) -> Iterator[int]:
-        """A new file (0600 whatever the umask), locked while it is open. Close errors are raised."""
+        """A new file (0600 whatever the umask), locked while it is open. Close errors are raised.
+
+        Raises BlockingIOError when a program that starts took it for left behind before it was locked: take another.
+        """
         flags = self._os.O_WRONLY | self._os.O_CREAT | self._os.O_EXCL | self._careful
         handle = self._os.open(path, flags, 0o600)
         try:
             if self._lock is not None:
-                with suppress(OSError):  # this file system has no locks: `is_abandoned` goes by age
+                try:
                     self._lock(handle)
+                except BlockingIOError:
+                    raise
+                except OSError:
+                    pass  # this file system has no locks: `remove_abandoned` goes by age
+                else:
+                    if not self.mode(path):
+                        raise BlockingIOError(errno.EWOULDBLOCK, "removed before it was locked", str(path))
             if hasattr(self._os, "fchmod"):
                 with suppress(PermissionError):  # some file systems have no modes
                     self._os.fchmod(handle, 0o600)
@@ -256,6 +268,19 @@ class Files:
         finally:
             with suppress(InterruptedError):  # the descriptor is gone all the same
                 self._os.close(handle)
+
+    @contextmanager
+    def lock_kept(self, handle: int) -> Iterator[None]:
+        """Keep the lock of this open file also when it is closed inside: nobody may sweep it away before its rename.
+
+        A lock belongs to the open file, which a second descriptor keeps open. Not on Windows: there it would keep
+        the file from being renamed.
+        """
+        if self._lock is None or not hasattr(self._os, "dup"):
+            yield
+            return
+        with self._closing(self._os.dup(handle)):
+            yield
 
     def write(self, handle: int, data: bytes) -> None:
         """Write all of it: one call may take only a part."""
@@ -348,9 +373,10 @@ class Files:
                     if stat.S_ISREG(about.st_mode):
                         yield FileFound(folder / entry.name, about.st_size, about.st_mtime_ns)
 
-    def is_abandoned(self, path: Path) -> bool:
-        """Whether no living writer has this file open (see `new`)."""
+    def remove_abandoned(self, path: Path) -> bool:
+        """Remove a file that no living writer has open (see `new`); whether it was one."""
         if self._lock is None:
+            self.remove(path)  # refused on Windows while somebody has it open
             return True
         with self._closing(self._os.open(path, self._os.O_RDONLY | self._careful)) as handle:
             try:
@@ -358,7 +384,9 @@ class Files:
             except BlockingIOError:
                 return False
             except OSError:
-                return time.time() - float(self._os.fstat(handle).st_mtime) > LOCKLESS_AGE_S_MAX
+                if time.time() - float(self._os.fstat(handle).st_mtime) <= LOCKLESS_AGE_S_MAX:
+                    return False
+            self.remove(path)  # with the lock: its writer, if it has just been made, can tell
             return True
 
     @contextmanager

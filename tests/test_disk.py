@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from disk import Disk, Saved
+from disk import TEMPS_MAX, Disk, Saved
 from errors import AgentError, OutcomeUnknown
 from events import FaultInjected
 from faults import Crashed, FaultPlan, parse_fault
@@ -377,6 +377,36 @@ def test_only_temporary_files_that_nobody_writes_are_swept(tmp_path: Path) -> No
     assert all((tmp_path / name).read_text() == "mine" for name in stays)
     assert disk().sweep_temps(tmp_path) == 1
     assert disk().sweep_temps(tmp_path / "none") == 0
+
+
+def test_a_temporary_file_swept_away_before_it_was_locked_is_replaced(tmp_path: Path) -> None:
+    starting, attempts = disk(), []
+
+    def lock(handle: int) -> None:
+        attempts.append(handle)
+        if len(attempts) < TEMPS_MAX:
+            assert starting.sweep_temps(tmp_path) == 1
+
+    saving = Disk(FaultPlan(), Files(lock=lock))
+    assert saving.write_durably(tmp_path, NAME, DATA, Gate()) is Saved.WRITTEN
+    assert (len(attempts), leftovers(tmp_path)) == (TEMPS_MAX, [])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="open files cannot be swept on Windows")
+@pytest.mark.parametrize("step", ["fsync temp", "close temp", "rename temp"])
+def test_a_program_that_starts_sweeps_no_save_that_is_under_way(tmp_path: Path, step: str) -> None:
+    class Starting(BreakingOs):
+        def __getattr__(self, name: str) -> Any:
+            call = super().__getattr__(name)
+
+            def before(*args: Any, **kwargs: Any) -> Any:
+                if name == step.split()[0]:
+                    assert disk().sweep_temps(tmp_path) == 0
+                return call(*args, **kwargs)
+
+            return before if callable(call) else call
+
+    assert outcome(Starting(), tmp_path) == "written"
 
 
 # --- faults ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +260,16 @@ def test_a_new_file_that_was_taken_for_abandoned_before_it_was_locked_is_noticed
 
     with pytest.raises(BlockingIOError), Files(lock=lock).new(tmp_path / "a"):
         pass
+
+
+@unix
+def test_a_lock_can_be_kept_beyond_the_close(tmp_path: Path) -> None:
+    files = Files()
+    with ExitStack() as lock:
+        with files.new(tmp_path / "a") as handle:
+            lock.enter_context(files.lock_kept(handle))
+        assert not files.remove_abandoned(tmp_path / "a")
+    assert files.remove_abandoned(tmp_path / "a")
 
 
 def test_without_locks_a_file_is_abandoned_when_it_is_old(tmp_path: Path) -> None:
