@@ -26,8 +26,8 @@ FLOORS: list[list[set[str]]] = [
     [{"oversight"}, {"tool_schema", "tool_function"}, {"tools"}, {"core"}],
     [{"platform_edges"}, {"stores", "disk"}, {"doors", "models", "toolbox", "telemetry", "fetch"}],
     [{"config"}, {"session", "dependencies"}, {"wiring"}],
-    [{"early_end"}, {"cli"}, {"ui"}, {"sidecar"}],
-    [{"agent", "agent_async", "health"}],
+    [{"early_end"}, {"cli"}, {"ui"}, {"sidecar"}, {"drills"}],
+    [{"agent", "agent_async", "health", "drill"}],
 ]
 PLACE = {
     room: (floor, step) for floor, steps in enumerate(FLOORS) for step, rooms in enumerate(steps) for room in rooms

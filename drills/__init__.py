@@ -1,0 +1,1 @@
+"""Drills: every fault this agent promises to survive, played on this machine."""
