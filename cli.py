@@ -43,6 +43,14 @@ class Options:
     approve: str = "ask"
     trace: str | None = None
     verbose: bool = False
+    continues: bool = False
+    resume: str | None = None
+    task_id: str | None = None
+
+    @property
+    def reopens(self) -> bool:
+        """Whether an earlier session is wanted."""
+        return self.continues or self.resume is not None
 
 
 class UsageError(ConfigurationError):
@@ -52,7 +60,8 @@ class UsageError(ConfigurationError):
 def question_from(options: Options) -> str | None:
     """The one-shot question: PROMPT, or the text on a stdin that is not a terminal. None means chat.
 
-    Raises UsageError when there is nothing to ask.
+    "" means to finish what was cut off in the session that is reopened. Raises UsageError when there is
+    nothing to ask.
     """
     if options.prompt is not None:
         question: str | None = _typed(options.prompt)
@@ -60,10 +69,14 @@ def question_from(options: Options) -> str | None:
         question = _stdin_text()
     else:
         question = None
-    if question is None:
-        if options.json:
-            raise UsageError("--json needs a question", what_now="Give it as an argument or on stdin.")
+    if question is None and not options.json:
+        if options.task_id is not None:
+            raise UsageError("--task-id needs a question", what_now="Give it as an argument or on stdin.")
         return None
+    if options.prompt is None and options.reopens and not (question or "").strip():
+        return ""
+    if question is None:
+        raise UsageError("--json needs a question", what_now="Give it as an argument or on stdin.")
     if not question.strip():
         raise UsageError("the question is empty", what_now="Give it as an argument or on stdin.")
     return encodable(question)

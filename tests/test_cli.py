@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,10 @@ def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (["--approve", "never"], Options(approve="never")),
         (["--trace", "abc"], Options(trace="abc")),
         (["--verbose"], Options(verbose=True)),
+        (["-c"], Options(continues=True)),
+        (["--continue", "and now?"], Options("and now?", continues=True)),
+        (["--resume", "3f2a"], Options(resume="3f2a")),
+        (["--task-id", "job 7", "why?"], Options("why?", task_id="job 7")),
         (["--", "--json"], Options("--json")),
         (["-"], Options("-")),
     ],
@@ -90,8 +95,13 @@ def test_the_options_of_the_contract(argv: list[str], options: Options) -> None:
         (["--approve", "ASK"], "allowed is ask, auto or never"),
         (["--offline", "--model", "anthropic:x"], "contradict"),
         (["--json=yes"], "--json"),
-        (["--resume", "x"], "--resume"),  # not built yet: absent, not a stub
-        (["--budget", "1"], "--budget"),
+        (["--budget", "1"], "--budget"),  # not built yet: absent, not a stub
+        (["--resume"], "--resume"),
+        (["--resume", " "], "--resume is empty"),
+        (["--task-id", ""], "--task-id is empty"),
+        (["-c", "--resume", "x"], "contradict"),
+        (["-c", "--task-id", "x", "why?"], "session of its own"),
+        (["--resume", "x", "--task-id", "x", "why?"], "session of its own"),
         (["--\x1b[2J"], "No such option: --"),
     ],
 )
@@ -141,6 +151,24 @@ def test_the_question_is_the_argument_else_stdin_else_a_chat(monkeypatch: pytest
     assert asked(monkeypatch, piped, Options("from the argument")) == "from the argument"
     assert asked(monkeypatch, piped) == "Wie spät?\n"
     assert asked(monkeypatch, Stdin(b"", terminal=True)) is None
+
+
+@pytest.mark.parametrize("options", [Options(continues=True), Options(resume="3f2a")])
+def test_an_earlier_session_needs_no_question_since_one_may_have_been_cut_off(
+    monkeypatch: pytest.MonkeyPatch, options: Options
+) -> None:
+    terminal = Stdin(b"", terminal=True)
+    assert asked(monkeypatch, terminal, options) is None  # a chat
+    assert asked(monkeypatch, Stdin(b"\n"), options) == ""
+    assert asked(monkeypatch, terminal, replace(options, json=True)) == ""
+    assert asked(monkeypatch, Stdin(b"and now?"), options) == "and now?"
+    with pytest.raises(UsageError, match="the question is empty"):
+        asked(monkeypatch, terminal, replace(options, prompt=" "))
+
+
+def test_a_chat_is_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="--task-id needs a question"):
+        asked(monkeypatch, Stdin(b"", terminal=True), Options(task_id="t"))
 
 
 @pytest.mark.parametrize(

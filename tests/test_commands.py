@@ -13,13 +13,17 @@ from hypothesis import strategies as st
 from config import Settings
 from core.report import TurnReport
 from errors import AgentError
-from messages import Usage, user
+from messages import Usage
 from safe_text import register_secret
 from toolbox.note_file import Note, encode
-from ui.commands import COMMANDS, NOTES_SHOWN, CommandResult, Situation, is_command, run_command
+from ui.command import CommandResult, Situation
+from ui.commands import COMMANDS, NOTES_SHOWN, is_command, run_command
 from wiring import Agent
 
-CONTRACT = "/help /status /tools /model /cost /trace /fault /faults /approve /notes /new /retry /quit"
+CONTRACT = (
+    "/help /status /tools /model /cost /trace /fault /faults /approve /notes"
+    " /sessions /resume /new /export /retry /quit"
+)
 
 
 @pytest.fixture
@@ -38,7 +42,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("/quit", "/retry")])
 def test_every_command_answers_in_words_and_keeps_the_chat(agent: Agent, name: str) -> None:
     result = run_command(name, Situation(agent))
-    assert result.text.strip()
+    assert result.text.strip() or result.work is not None
     assert result.question is None
     assert not result.leaves
 
@@ -90,6 +94,11 @@ def test_status_tells_model_faults_and_open_circuits(agent: Agent) -> None:
     assert "model:overloaded*2" in text
     assert "get_weather.open_meteo  open, next try in" in text
     assert agent.session_id in text
+
+
+def test_a_circuit_that_was_opened_by_hand_has_no_next_try(agent: Agent) -> None:
+    agent.guards("get_weather.open_meteo").breaker.open()
+    assert "get_weather.open_meteo  open, opened by hand" in said(agent, "/status")
 
 
 def test_tools_tells_what_is_critical_and_what_writes(agent: Agent) -> None:
@@ -196,14 +205,6 @@ def test_approve_shows_and_sets_the_mode(agent: Agent) -> None:
     assert agent.approve == "never"
     assert "allowed is ask, auto, never" in said(agent, "/approve maybe")
     assert agent.approve == "never"
-
-
-def test_new_forgets_the_conversation_and_starts_counting_anew(agent: Agent) -> None:
-    before = agent.session_id
-    agent.conversation.messages = (user("hello"),)
-    said(agent, "/new")
-    assert agent.session_id != before
-    assert not agent.conversation.messages
 
 
 def test_retry_asks_the_last_question_again(agent: Agent) -> None:

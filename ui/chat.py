@@ -83,6 +83,7 @@ def _started(chat: Chat, make: Callable[[Chat, dict[str, Any]], AnyAgent]) -> An
     """Make the agent of a real chat, and import all that the first answer needs. Runs in the preload's thread."""
     from telemetry.logs import configure_logging
     from ui.screen import preload as preload_screen
+    from ui.sessions import begin_chat
     from wiring import preload as preload_wiring
 
     options, settings = chat.options, chat.settings
@@ -99,6 +100,7 @@ def _started(chat: Chat, make: Callable[[Chat, dict[str, Any]], AnyAgent]) -> An
             "listeners": [chat.screen],
         },
     )
+    chat.news += begin_chat(agent, options, chat.screen)
     preload_screen()
     preload_wiring()
     return agent

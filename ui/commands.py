@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from errors import AgentError, ConfigurationError
 from safe_text import clean, mask, one_line
 from ui.command import Command, CommandResult, Situation, counted
+from ui.session_commands import SESSION_COMMANDS
 
 if TYPE_CHECKING:
     from circuit_breaker import BreakerSnapshot
@@ -226,11 +227,6 @@ def _approve(situation: Situation, argument: str) -> CommandResult:
     return CommandResult(f"approvals: {agent.approve}: {meaning[agent.approve]}")
 
 
-def _new(situation: Situation, argument: str) -> CommandResult:
-    situation.agent.new_session()
-    return CommandResult("A new conversation begins; the old one is forgotten. Notes stay.")
-
-
 def _retry(situation: Situation, argument: str) -> CommandResult:
     if situation.last_question is None:
         return CommandResult("There is nothing to ask again yet.")
@@ -254,7 +250,7 @@ COMMANDS: dict[str, Command] = {
         Command("/faults", "/faults", "which faults are on", _faults),
         Command("/approve", "/approve [ask|auto|never]", "who approves a write that outside text may want", _approve),
         Command("/notes", "/notes", "the notes saved so far", _notes),
-        Command("/new", "/new", "forget the conversation and begin another", _new),
+        *SESSION_COMMANDS,
         Command("/retry", "/retry", "ask the last question again", _retry),
         Command("/quit", "/quit", "leave", _quit),
     )

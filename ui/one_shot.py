@@ -27,6 +27,7 @@ from platform_edges import install_signals
 from telemetry.logs import configure_logging
 from ui.approval import approving_async, approving_blocking
 from ui.screen import OutputClosed, Screen
+from ui.sessions import begin_of, entering
 from ui.theme import is_terminal
 
 if TYPE_CHECKING:
@@ -119,6 +120,12 @@ def _json_of(answer: Answer) -> dict[str, Any]:
     )
 
 
+def _tell(screen: Screen, said: str) -> None:
+    """Say what there is to say about the session, if anything."""
+    if said:
+        screen.notice(f"! {said}", "warn")
+
+
 def _parts(options: Options, screen: Screen) -> dict[str, Any]:
     return {
         "offline": options.offline,
@@ -133,6 +140,9 @@ async def _answer_async(options: Options, settings: Settings, question: str, scr
     from wiring import AsyncAgent, preload
 
     agent = AsyncAgent(settings, approving_async(screen), **_parts(options, screen))
+    said = await agent.door.run(entering(agent.session, options))
+    begin = begin_of(agent, options, question, said)
+    _tell(screen, said)
     agent.begin_heartbeat()
     preload()  # after the agent: a wrong option is told without the wait for the SDK
     await agent.announce_faults()
@@ -142,7 +152,7 @@ async def _answer_async(options: Options, settings: Settings, question: str, scr
     heeded = heed_signals(stopper)  # also for the time after the loop has given the signals back
     undo = install_signals(loop, {name: partial(stopper, number) for name, number in heeded.items()})
     try:
-        answer = await agent.ask(question)
+        answer = await begin()
         screen.end_turn()
     finally:
         stopper.over()
@@ -155,6 +165,9 @@ def _answer_blocking(options: Options, settings: Settings, question: str, screen
     from wiring import BlockingAgent, preload
 
     agent = BlockingAgent(settings, approving_blocking(screen), **_parts(options, screen))
+    said = agent.door.run(entering(agent.session, options))
+    begin = begin_of(agent, options, question, said)
+    _tell(screen, said)
     agent.begin_heartbeat()
     preload()
     agent.announce_faults()
@@ -162,7 +175,7 @@ def _answer_blocking(options: Options, settings: Settings, question: str, screen
     stopper = Stopper(agent.stop, as_json=options.json)
     heed_signals(stopper)
     try:
-        answer = agent.ask(question)
+        answer = begin()
         screen.end_turn()
     finally:
         stopper.over()

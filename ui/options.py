@@ -46,13 +46,24 @@ def _options(
         str, typer.Option(metavar="ask|auto|never", help="Who approves a write that outside text may have asked for.")
     ] = "ask",
     trace: Annotated[str | None, typer.Option(metavar="ID", help="Print a trace and exit.")] = None,
+    continue_: Annotated[
+        bool, typer.Option("--continue", "-c", help="Go on with the session used last; without PROMPT, chat.")
+    ] = False,
+    resume: Annotated[
+        str | None, typer.Option(metavar="ID", help="Go on with this session; the beginning of its id is enough.")
+    ] = None,
+    task_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Asked again with this id, the stored answer is given.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show every attempt.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
     ] = False,
 ) -> Options:
     """Chat with an agent that keeps its promises while everything it depends on fails."""
-    return Options(prompt, json, model, offline, tuple(fault or ()), seed, approve, trace, verbose)
+    return Options(
+        prompt, json, model, offline, tuple(fault or ()), seed, approve, trace, verbose, continue_, resume, task_id
+    )
 
 
 def parse(argv: Sequence[str], program: str) -> Options:
@@ -91,4 +102,19 @@ def _checked(options: Options) -> Options:
         raise UsageError("--offline and --model contradict each other", what_now="Give one of them.")
     if options.model is not None and not options.model.strip():
         raise UsageError("--model is empty", what_now="Give a chain like anthropic:claude-sonnet-5-5.")
+    _check_session(options)
     return options
+
+
+def _check_session(options: Options) -> None:
+    if options.resume is not None and not options.resume.strip():
+        raise UsageError("--resume is empty", what_now="Give the id of a session: /sessions in the chat lists them.")
+    if options.task_id is not None and not options.task_id.strip():
+        raise UsageError("--task-id is empty", what_now="Give any id of yours.")
+    if options.continues and options.resume is not None:
+        raise UsageError("--continue and --resume contradict each other", what_now="Give one of them.")
+    if options.task_id is not None and options.reopens:
+        raise UsageError(
+            "--task-id has a session of its own: it does not go with --continue or --resume",
+            what_now="Leave out one of them.",
+        )

@@ -26,6 +26,7 @@ from events import (
     ApprovalAsked,
     AttemptAbandoned,
     AttemptStarted,
+    Event,
     ModelAnswered,
     RoundStarted,
     Stamped,
@@ -81,6 +82,7 @@ class Screen:
         self._void_if_repeated = False
         self._lines_since_text = False
         self._under_way = False
+        self._abandoned = False
 
     @classmethod
     def for_chat(cls, out: Sink, *, verbose: bool = False) -> Screen:
@@ -150,11 +152,12 @@ class Screen:
         """Draw one event. Raises OutputClosed."""
         event = stamped.event
         line = self._steps.follow(stamped)
+        self._judge_abandoned(event)
         match event:
             case TextStreamed():
                 return self._on_text(event.text)
             case AttemptAbandoned():
-                self._on_void()
+                self._abandoned = True
             case AttemptStarted() if is_model(event.dependency):
                 self._on_attempt()
             case ModelAnswered():
@@ -177,6 +180,12 @@ class Screen:
         if self._asking or not self._under_way:
             return self._erase_status()
         return self._show_status()
+
+    def _judge_abandoned(self, event: Event) -> None:
+        """An attempt broke off: its words go, unless what follows says that it was the person who stopped it."""
+        abandoned, self._abandoned = self._abandoned, False
+        if abandoned and not isinstance(event, TurnCancelled):
+            self._on_void()
 
     def _on_text(self, text: str) -> None:
         self._say(self._mask.feed(text))
