@@ -106,8 +106,8 @@ class Recorded:
 
 
 def write_s(deadline: Deadline, now_s: float) -> float:
-    """How long one record may take in a question that ends then."""
-    return min(WRITE_S_MAX, deadline.left_s(now_s))
+    """How long one record may take in a question that ends then: a disk that hangs leaves time for the answer."""
+    return min(WRITE_S_MAX, deadline.left_s(now_s) / 2)
 
 
 def recall(batch: Sequence[Prepared], recorded: Mapping[str, Recorded]) -> list[Prepared]:

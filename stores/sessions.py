@@ -159,8 +159,11 @@ class SessionStore:
         if found.damage:
             self._news.append(StoreDamaged(f"{session_id}: {found.damage}", self._file.keep_copy()))
         self._written[session_id] = (self._file.generation, 0, found.messages)
-        messages = repaired(found.cut.before if found.cut else found.messages)
-        return Opened(session_id, messages, found.cut)
+        if found.cut is None:
+            return Opened(session_id, repaired(found.messages), None)
+        before = repaired(found.cut.before)
+        messages = (*before, *found.cut.messages[len(found.cut.before) :])
+        return Opened(session_id, before, replace(found.cut, before=before, messages=messages))
 
     def _mend(self, session_id: str, lock: FileLock) -> None:
         """Say so when the file knows less of a session than was acknowledged, and give up its open question."""

@@ -8,12 +8,15 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import stores.sqlite_file
 from config import read_settings
 from core.journal import Checkpoint, RecordIntents, RecordOutcome, recording
 from core.report import TurnReport
@@ -31,7 +34,7 @@ from stores.sessions import SessionStore
 from tests.history_validator import breaches
 from tests.support import Heard
 from tools import CallContext, Tool, Toolbox, ToolOutput, executing_all
-from wiring import AsyncAgent, BlockingAgent
+from wiring import AsyncAgent, BlockingAgent, preload
 
 ROOT = Path(__file__).parent.parent
 
@@ -550,3 +553,33 @@ def test_two_processes_asking_the_same_task_do_it_once(tmp_path: Path) -> None:
     assert [answer.report.status for answer in answers] == ["ok"] * 3
     assert len({answer.report.text for answer in answers}) == 1
     assert sorted(answer.model_attempts for answer in answers) == [0, 0, 2]
+
+
+@pytest.mark.parametrize("kind", [AsyncAgent, BlockingAgent])
+def test_a_disk_that_hangs_costs_no_answer_and_no_deadline(
+    tmp_path: Path, kind: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B1: from the first use on nothing comes back; one question waits for it, briefly, and it is said once."""
+    released, heard = threading.Event(), Heard()
+    monkeypatch.setattr(stores.sqlite_file, "_connect", lambda path: released.wait(60.0))
+    variables = {"NOTES_DIR": str(tmp_path / "notes"), "STATE_DIR": str(tmp_path / "state"), "TOTAL_TIMEOUT": "2"}
+    agent = kind(read_settings(variables), offline=True, seed=1, listeners=[heard])
+    preload()
+
+    questions = ("what is 2+3?", "save a note: milk")
+
+    async def ask() -> list[Any]:
+        answers = [await agent.ask(question) for question in questions]
+        await agent.aclose()
+        return answers
+
+    begun_s = time.monotonic()
+    if kind is BlockingAgent:
+        answers = [agent.ask(question) for question in questions]
+        agent.close()
+    else:
+        answers = asyncio.run(ask())
+    released.set()
+    assert [answer.report.status for answer in answers] == ["ok", "ok"]
+    assert time.monotonic() - begun_s < 2.25
+    assert [event.what for event in heard.of(StoreFailed)] == ["sessions"]

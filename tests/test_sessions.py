@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import stores.sessions
 from core.journal import Checkpoint, Intent, RecordIntents
 from doors.aio import AsyncDoor
 from doors.blocking import BlockingDoor
@@ -285,6 +286,7 @@ CHILD = """
 import sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
+import stores.sessions
 from core.journal import Checkpoint
 from doors.virtual import VirtualDoor
 from messages import user, assistant
@@ -477,6 +479,31 @@ def test_an_unusable_store_is_said_once_and_is_off(tmp_path: Path, spoil: Any) -
     with pytest.raises(AgentError, match="sessions are not kept"):
         desk.list()
     desk.store.close()
+
+
+def test_an_older_file_is_brought_up_and_loses_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(stores.sessions, "MIGRATIONS", MIGRATIONS[:1])
+        old = Desk(desk.folder)
+        old.keep(*TALK)
+        old.begin(*TALK, user("three"))
+        old.store.close()
+    opened = desk.open()
+    assert (opened.messages, opened.cut is not None, desk.loud) == (TALK, True, False)
+    connection = sqlite3.connect(desk.folder / "sessions.sqlite3")
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    connection.close()
+
+
+def test_a_history_that_was_kept_wrong_is_mended_when_it_is_opened(desk: Desk, tmp_path: Path) -> None:
+    wrong = (user("one"), user("again"), assistant("1"))
+    desk.keep(*wrong)
+    desk.begin(*wrong, user("three"))
+    opened = desk.crash(tmp_path / "after").open()
+    mended = (Message("user", (Text("one"), Text("again"))), assistant("1"))
+    assert opened.messages == mended
+    assert opened.cut is not None
+    assert (opened.cut.before, opened.cut.messages) == (mended, (*mended, user("three")))
 
 
 def test_a_newer_file_is_left_as_it_is(tmp_path: Path) -> None:
