@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ TITLE_CHARS_MAX = 80
 _CHANGE = "SELECT coalesce(max(change), 0) + 1 FROM sessions"
 _SESSION = "SELECT * FROM sessions WHERE id = ?"
 _LATEST = """
-SELECT id, title, messages, changed_s, EXISTS (SELECT 1 FROM turns WHERE session = sessions.id AND status = '') AS cut
+SELECT EXISTS (SELECT 1 FROM turns WHERE session = sessions.id AND status = '') AS cut, sessions.*
 FROM sessions WHERE messages > 0 OR cut ORDER BY change DESC LIMIT ?
 """
 _OPEN_TURNS = "SELECT * FROM turns WHERE session = ? AND status = ''"
@@ -236,7 +236,13 @@ def _cut_off(
 def latest(connection: sqlite3.Connection, limit: int) -> list[SessionInfo]:
     """The sessions last used, newest first; those in which nothing was said are left out."""
     rows = connection.execute(_LATEST, (limit,))
-    return [SessionInfo(row[0], row[1], row[2], row[3], cut_off=bool(row[4])) for row in rows]
+    return [_info(bool(cut), row) for cut, *row in rows]
+
+
+def _info(cut_off: bool, row: Sequence[Any]) -> SessionInfo:
+    if not _is_whole(row):
+        return SessionInfo(str(row[0]), "(damaged)", 0, 0.0, cut_off)
+    return SessionInfo(row[0], row[1], row[5], row[3], cut_off)
 
 
 def ids_like(connection: sqlite3.Connection, text: str) -> list[str]:
@@ -255,7 +261,7 @@ def change_of(connection: sqlite3.Connection, session_id: str) -> int:
     return int(row[0]) if row else 0
 
 
-def _is_whole(row: tuple[Any, ...]) -> bool:
+def _is_whole(row: Sequence[Any]) -> bool:
     return bool(row_sum(*row[:-1]) == row[-1])
 
 

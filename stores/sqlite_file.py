@@ -217,6 +217,7 @@ class SqliteFile:
             return True
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.text_factory = lambda data: data.decode("utf-8", "replace")  # checksums judge it, not the decoder
         self._migrate(connection, len(self._migrations))
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
