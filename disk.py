@@ -69,6 +69,7 @@ class Disk:
         # Files whose last fsync failed. The kernel has told that once and calls them clean from
         # now on, so only writing them anew can show that they are durable.
         self._doubtful: set[Path] = set()
+        self._confirmed: set[Path] = set()
 
     # --- for flows ---
 
@@ -161,11 +162,20 @@ class Disk:
         missing = [folder]
         while not self._files.mode(missing[-1], follow=True):
             missing.append(missing[-1].parent)
+        self._confirm_folder(missing[-1])
         for path in reversed(missing[:-1]):
             with suppress(FileExistsError):  # another process was faster
                 self._files.make_folder(path)
+                self._confirmed.add(path)
         if not stat.S_ISDIR(self._files.mode(folder, follow=True)):
             raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
+
+    def _confirm_folder(self, folder: Path) -> None:
+        """Make a folder's own name durable, once a process: a run may have been killed right after making it."""
+        if folder not in self._confirmed:
+            with suppress(PermissionError):  # no run of ours makes a folder in one that it may not open
+                self._files.fsync_path(folder.parent)
+            self._confirmed.add(folder)
 
     def _fill(self, folder: Path, data: bytes, number: int, lock: ExitStack) -> Path:
         """A durable temporary file with this content, locked until `lock` ends; none at all when anything fails."""

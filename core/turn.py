@@ -159,6 +159,7 @@ class Turn:
     task_id: str = ""
     only: list[str] = field(default_factory=list)
     recorded: Mapping[str, Recorded] = field(default_factory=dict)
+    report: TurnReport | None = None
 
     @classmethod
     def begin(
@@ -209,7 +210,13 @@ def answering(turn: Turn, conversation: Conversation, rules: Rules) -> Flow[Turn
 
 
 def closing(turn: Turn, conversation: Conversation, rules: Rules) -> Flow[TurnReport]:
-    """End a turn that was stopped from outside: repair the history, say what was kept."""
+    """End a turn that was stopped from outside: repair the history, say what was kept.
+
+    One that had its end already, and was stopped while that was put on record, keeps it.
+    """
+    if turn.report is not None:
+        yield from _ending(turn, conversation, turn.report, rules)
+        return turn.report
     yield from _settling(turn, rules)
     report = report_of(turn, "cancelled", "", rules)
     yield from emit(TurnCancelled(closing_line(turn.results)))
@@ -248,6 +255,7 @@ def _failing(turn: Turn, error: AgentError, rules: Rules) -> Flow[TurnReport]:
 
 
 def _ending(turn: Turn, conversation: Conversation, report: TurnReport, rules: Rules) -> Flow[None]:
+    turn.report = report
     if report.status in ("failed", "cancelled"):
         conversation.messages = kept_after_failure(turn.before, turn.messages, turn.results)
     else:

@@ -119,9 +119,20 @@ def test_saving_the_same_again_confirms_what_is_there_and_writes_nothing(tmp_pat
     inode = (tmp_path / NAME).stat().st_ino
     watching = BreakingOs()
     assert outcome(watching, tmp_path) == "already there"
-    assert [step for step in watching.calls if "fsync" in step] == [f"fsync {NAME}", f"fsync {tmp_path.name}"]
+    synced = [step for step in watching.calls if "fsync" in step]
+    assert synced == [f"fsync {tmp_path.parent.name}", f"fsync {NAME}", f"fsync {tmp_path.name}"]
     assert not any("write" in step for step in watching.calls)
     assert (tmp_path / NAME).stat().st_ino == inode
+
+
+def test_a_folder_that_a_killed_run_has_just_made_is_made_durable_before_anything_is_kept_in_it(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()  # and killed before its name was durable
+    disk = Disk(FaultPlan(), Files(watching := BreakingOs()))
+    for number in range(2):
+        disk.write_durably(tmp_path / "notes", f"{number}.md", b"x", Gate())
+    calls = watching.calls
+    assert calls.count(f"fsync {tmp_path.name}") == 1, "once a process"
+    assert calls.index(f"fsync {tmp_path.name}") < calls.index("rename temp")
 
 
 # --- every call fails once, in every way --------------------------------------------------------------------

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from deadline import Deadline
 from disk import Disk
 from errors import AgentError, BadInput, OutcomeUnknown
+from events import FaultInjected
 from faults import FaultPlan, parse_fault
 from guard import Guards
 from platform_edges import Files
@@ -215,21 +216,27 @@ def test_a_save_that_hung_once_is_tried_again(doors: Doors, tmp_path: Path) -> N
     assert len(notebook.files()) == 1
 
 
-class FailingFolderFsync:
-    """The `os` module on which a folder cannot be made durable."""
+class OtherOs:
+    """The `os` module, to be changed in a part."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
 
-    @staticmethod
-    def fsync(handle: int) -> None:
-        if stat.S_ISDIR(os.fstat(handle).st_mode):
+
+class FailingFolderFsync(OtherOs):
+    """The `os` module on which this folder cannot be made durable."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def fsync(self, handle: int) -> None:
+        if os.path.samestat(os.fstat(handle), os.stat(self._folder)):
             raise OSError(errno.EIO, "Input/output error")
         os.fsync(handle)
 
 
 def test_an_unconfirmed_save_is_unknown_and_not_repeated(doors: Doors, tmp_path: Path) -> None:
-    notebook = Notebook(doors, tmp_path, files=Files(FailingFolderFsync()))
+    notebook = Notebook(doors, tmp_path, files=Files(FailingFolderFsync(tmp_path)))
     with pytest.raises(OutcomeUnknown, match="may not survive"):
         notebook.save("milk")
     assert notebook.context.tries == 1
@@ -256,6 +263,46 @@ def test_a_note_that_the_user_changed_stays_as_it_is(doors: Doors, tmp_path: Pat
     with pytest.raises(AgentError, match="left as it is"):
         notebook.save("milk")
     assert "milk and bread" in notebook.find("bread").text
+
+
+class LosingOs(OtherOs):
+    """The `os` module on which files vanish when they are put in place."""
+
+    @staticmethod
+    def rename(old: Any, new: Any) -> None:
+        os.unlink(old)
+
+
+def test_a_disk_that_loses_what_it_reports_as_saved_is_found_out(doors: Doors, tmp_path: Path) -> None:
+    notebook = Notebook(doors, tmp_path, files=Files(LosingOs()))
+    with pytest.raises(AgentError, match="reading the note back finds nothing"):
+        notebook.save("milk")
+    assert (notebook.context.tries, notebook.files()) == (2, [])
+    assert notebook.context.may_have_acted  # so that the call looks once more before it says how it ended
+
+
+def test_a_save_that_did_nothing_is_found_out_and_has_touched_nothing(doors: Doors, tmp_path: Path) -> None:
+    notebook = Notebook(doors, tmp_path / "notes", "save_note:noop")
+    with pytest.raises(AgentError, match="reported as done") as caught:
+        notebook.save("milk")
+    assert (caught.value.reason, notebook.context.tries) == ("protocol", 2)
+    assert (notebook.context.may_have_acted, notebook.folder.exists()) == (False, False)
+
+
+def test_reading_back_costs_no_second_fsync(tmp_path: Path) -> None:
+    synced: list[int] = []
+
+    class Counting(OtherOs):
+        @staticmethod
+        def fsync(handle: int) -> None:
+            synced.append(handle)
+            os.fsync(handle)
+
+    notebook = Notebook(Doors("virtual"), tmp_path, files=Files(Counting()))
+    notebook.save("milk")
+    synced.clear()
+    assert notebook.save("eggs").wrote is True
+    assert len(synced) == 2  # the file and its folder
 
 
 # --- finding ---------------------------------------------------------------------------------------------------
@@ -302,7 +349,7 @@ def test_only_ordinary_notes_in_the_folder_are_read(doors: Doors, tmp_path: Path
 
 
 def test_a_file_that_cannot_be_read_is_skipped_and_told(doors: Doors, tmp_path: Path) -> None:
-    class Unreadable(FailingFolderFsync):
+    class Unreadable(OtherOs):
         def open(self, path: Any, *args: Any) -> int:
             if Path(path).name == "bad.md":
                 raise PermissionError(errno.EACCES, "Permission denied")
@@ -338,6 +385,32 @@ def test_thousands_of_notes_are_searched_in_a_moment(tmp_path: Path) -> None:
         (tmp_path / f"{number}.md").write_text(f"Größe {number}")
     text = Notebook(Doors("virtual"), tmp_path).find("große 2999").text
     assert "Größe 2999" in text
+
+
+def test_a_note_that_is_not_what_its_name_stands_for_is_called_changed(doors: Doors, tmp_path: Path) -> None:
+    notebook = Notebook(doors, tmp_path)
+    notebook.save("milk", "Groceries", tainted=True)
+    notebook.save("eggs")
+    (tmp_path / "by-hand.md").write_text("bread")
+    (tmp_path / ("0" * 64 + ".md")).write_text("butter")
+    (tmp_path / Note("eggs").file_name).write_bytes(b"eggs\xff")
+    lines = notebook.find().text.splitlines()
+    told = {line for line in lines if " · " in line or line.startswith("1. ")}
+    assert {line.endswith("changed since it was saved") for line in told if "Groceries" in line} == {False}
+    assert sum(line.endswith("changed since it was saved") for line in told) == 2
+    assert "changed" not in notebook.find("bread").text
+
+
+def test_a_search_that_answers_other_notes_is_not_believed(doors: Doors, tmp_path: Path) -> None:
+    notebook = Notebook(doors, tmp_path, "find_notes:swapped")
+    notebook.save("milk")
+    with pytest.raises(AgentError, match="lack the words of the query"):
+        notebook.find("milk")
+    assert notebook.context.tries == 2
+    heard = len(doors.heard.of(FaultInjected))
+    for nothing_to_swap in ("", "key", "unicorn"):
+        assert "flower pot" not in notebook.find(nothing_to_swap).text
+    assert len(doors.heard.of(FaultInjected)) == heard == 2
 
 
 # --- two at once -----------------------------------------------------------------------------------------------

@@ -393,7 +393,7 @@ class Simulation:
                 self._rise(told)
             if self.agent.unfinished is None:
                 return
-            told.resumed, told.began_s = True, self.now()
+            told.resumed, told.began_s, told.before = True, self.now(), self.agent.conversation.messages
             ask = self.agent.resume
 
     def _rise(self, told: Told) -> None:
