@@ -16,8 +16,10 @@ from pathlib import Path
 from platform_edges import is_held, take
 from stores.private import private_folder
 
+TAKE_S = 0.25
+"""A "no" is asked again for so long: those who only look at a file have its lock too, for an instant."""
+
 ASK_AGAIN_S = 0.01
-"""Those who only ask whether a file is held share its lock for an instant: so a "no" is checked once more."""
 
 
 class FileLock:
@@ -34,7 +36,7 @@ class FileLock:
         """Whether we have it."""
         return self._handle is not None
 
-    def take(self, wait_s: float = 2 * ASK_AGAIN_S) -> bool:
+    def take(self, wait_s: float = TAKE_S) -> bool:
         """Take it, waiting at most so long; False when another process has it.
 
         Raises:

@@ -121,18 +121,18 @@ class Steps:
 
     def _TurnResumed(self, event: TurnResumed, stamped: Stamped) -> Line:
         done = f"{event.calls} calls are" if event.calls != 1 else "1 call is"
-        return Line(f"↻ goes on where it was cut off; {done} on record", "warn", warning=True)
+        return Line(f"↻ goes on where it was cut off; {done} on record", "warn")
 
     def _TurnPoisoned(self, event: TurnPoisoned, stamped: Stamped) -> Line:
         question = one_line(event.question, ARGUMENTS_CHARS)
-        return Line(f"✗ given up after {event.crashes} crashes: {question}", "bad", warning=True)
+        return Line(f"✗ given up after {event.crashes} crashes: {question}", "bad")
 
     def _StoreFailed(self, event: StoreFailed, stamped: Stamped) -> Line:
-        return Line(f"! {one_line(event.what)} could not be kept: {one_line(event.why)}", "bad", warning=True)
+        return Line(f"! {one_line(event.what)} could not be kept: {one_line(event.why)}", "bad")
 
     def _StoreDamaged(self, event: StoreDamaged, stamped: Stamped) -> Line:
         kept = f"; a copy is kept as {one_line(event.kept)}" if event.kept else ""
-        return Line(f"! {one_line(event.what)}{kept}", "bad", warning=True)
+        return Line(f"! {one_line(event.what)}{kept}", "bad")
 
     def _AlertRaised(self, event: AlertRaised, stamped: Stamped) -> Line:
         kept = f"; kept as dead letter {event.letter} (/deadletters)" if event.letter is not None else ""
