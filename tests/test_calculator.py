@@ -21,12 +21,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from deadline import Deadline
+from errors import AgentError, BadInput
+from faults import FaultPlan, parse_fault
+from guard import Guards
+from retry import RetryPolicy
+from tests.support import Doors
 from toolbox import calculator
 from toolbox.calculation.arithmetic import Arithmetic
-from toolbox.calculation.limits import Budget
+from toolbox.calculation.limits import WORK_MAX, Budget
 from toolbox.calculation.names import CONSTANTS, FUNCTIONS
 from toolbox.calculation.parser import parse
-from toolbox.calculator import CalculatorError, evaluate, render
+from toolbox.calculator import CalculatorError, calculator_tool, evaluate, render
+from tools import CallContext
 
 THIRD = Fraction(1, 3)
 
@@ -812,3 +819,40 @@ def test_fractions_are_shown_correctly_rounded(top: int, bottom: int) -> None:
         context.prec = 15
         nearest = Decimal(value.numerator) / Decimal(value.denominator)
     assert Fraction(shown) == value or Decimal(shown) == nearest
+
+
+# --- the tool ----------------------------------------------------------------------------------------------
+
+
+def answer_of(doors: Doors, expression: str, *faults: str) -> tuple[str, int]:
+    """What the tool says, and how many tries it took."""
+    guards = Guards(now=lambda: 0.0, draws=lambda _: lambda: 0.5, retry=RetryPolicy(base_delay_s=0.001))
+    tool = calculator_tool(guards, FaultPlan([parse_fault(fault) for fault in faults]))
+    context = CallContext("call", Deadline.after(0.0, 10.0))
+    return doors.run(tool.run(context, {"expression": expression})).text, context.tries
+
+
+@pytest.mark.parametrize(
+    ("expression", "answer"),
+    [("15 * 23", "345"), ("1/3", "1/3 ≈ 0.333333333333333"), ("sqrt(2)", "1.4142135623730951")],
+)
+def test_the_tool_tells_a_result_that_comes_out_twice(doors: Doors, expression: str, answer: str) -> None:
+    assert answer_of(doors, expression) == (answer, 1)
+    assert answer_of(doors, expression, "calculator:wrong*1") == (answer, 2)
+    with pytest.raises(AgentError, match="different results") as caught:
+        answer_of(doors, expression, "calculator:wrong")
+    assert caught.value.reason == "protocol"
+
+
+@pytest.mark.parametrize("expression", ["1/0", "2 +", "9**9**9"])
+def test_what_has_no_answer_is_no_lie_and_goes_back_to_the_model(doors: Doors, expression: str) -> None:
+    with pytest.raises(BadInput):
+        answer_of(doors, expression, "calculator:wrong")
+
+
+def test_a_result_that_is_too_dear_to_work_out_again_is_told_as_that() -> None:
+    expression = "+".join(["sin(1)"] * 250)
+    with pytest.raises(CalculatorError, match="too much work"):
+        calculator._evaluate(expression, Budget(WORK_MAX // 2))
+    text, _ = answer_of(Doors("virtual"), expression)
+    assert text == f"{render(evaluate(expression))} (too much work to be checked by a second calculation)"

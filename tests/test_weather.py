@@ -262,6 +262,80 @@ def test_old_values_are_called_old(doors: Doors, web: FakeWeb) -> None:
     assert "That is 5 h ago. These values are old; say so." in bench.ask(tool, city="Berlin").text
 
 
+def test_weather_from_the_future_is_told_to_be_that_but_a_clock_may_be_a_little_off(doors: Doors, web: FakeWeb) -> None:
+    open_meteo(web)
+    bench = Bench(doors, web)
+    output = bench.ask(tool_of(bench, wall_s=MEASURED_S - 2 * 3600), city="Berlin")
+    assert "dated 2 h ahead: the service's clock or this machine's is wrong. Say so." in output.text
+    assert (output.degraded, output.notice.startswith("get_weather answered with values dated")) == (True, True)
+    output = bench.ask(tool_of(bench, wall_s=MEASURED_S - 600), city="Berlin")
+    assert (output.degraded, "wrong" in output.text) == (False, False)
+
+
+@pytest.mark.parametrize(("age_s", "is_told"), [(3 * 3600, False), (3 * 3600 + 1, True)])
+def test_the_program_itself_tells_of_old_values_and_never_keeps_them(
+    doors: Doors, web: FakeWeb, age_s: float, is_told: bool
+) -> None:
+    open_meteo(web)
+    bench = Bench(doors, web)
+    tool = tool_of(bench, wall_s=MEASURED_S + age_s)
+    output = bench.ask(tool, city="Berlin")
+    told = "get_weather answered with old values, measured 3 h ago"
+    assert (output.degraded, output.notice) == (is_told, told if is_told else "")
+    web.on("/v1/search", Said(500, b"{}"))
+    assert ("not available" in bench.ask(tool, city="Berlin").text) == is_told
+
+
+@pytest.mark.parametrize(
+    ("at", "answered", "fits"),
+    [
+        ((52.52, 13.41), (52.5, 13.375), True),
+        ((52.52, 13.41), (53.27, 14.16), True),  # a neighbour in the coarsest grid
+        ((52.52, 13.41), (48.86, 2.35), False),
+        ((52.52, 13.41), (-52.52, 13.41), False),
+        ((52.52, 13.41), (13.41, 52.52), False),
+        ((-17.8, 179.95), (-17.75, -179.9), True),  # across the date line
+        ((78.22, 15.65), (78.25, 20.0), True),  # meridians are near each other there
+        ((0.0, 15.65), (0.0, 20.0), False),
+        ((89.9, 0.0), (89.9, 180.0), True),
+        ((52.52, 13.41), (None, 13.41), True),  # what is not said cannot be checked
+        ((52.52, 13.41), ("48.86", 2.35), True),
+    ],
+)
+def test_a_forecast_for_somewhere_else_is_not_taken(
+    doors: Doors, web: FakeWeb, at: tuple[float, float], answered: tuple[Any, Any], fits: bool
+) -> None:
+    where = dict(zip(("latitude", "longitude"), answered, strict=True))
+    open_meteo(web, place("Here", latitude=at[0], longitude=at[1]), **where)
+    output = (bench := Bench(doors, web)).ask(tool_of(bench), city="Here")
+    assert output.degraded is not fits
+    assert ("which is not Here" in output.notice) is not fits
+
+
+@pytest.mark.parametrize(
+    ("now", "unit", "fits"),
+    [
+        (25.4, "°C", True), (37.1, "°C", True), (37.2, "°C", False), (6.2, "°C", True), (6.1, "°C", False),
+        (-20, "°C", False), (61.9, "°C", False), (77.7, "°F", True),
+    ],
+)  # fmt: skip
+def test_a_temperature_that_cannot_be_on_such_a_day_is_not_believed(now: float, unit: str, fits: bool) -> None:
+    found = forecast({"temperature_2m": now})
+    found["current_units"]["temperature_2m"] = unit
+    if fits:
+        assert f"{now:g} {unit}" in weather_in(found, "Berlin", []).text
+        return
+    with pytest.raises(AgentError, match=r"on a day from 16\.2 to 27\.1 °C"):
+        weather_in(found, "Berlin", [])
+
+
+@pytest.mark.parametrize("daily", [{"time": ["2026-07-15"]}, {"time": None}, {"temperature_2m_max": ["x"]}])
+def test_without_the_range_of_the_day_there_is_nothing_to_contradict(daily: dict[str, Any]) -> None:
+    found = forecast({"temperature_2m": 50})
+    found["daily"].update(daily)
+    assert "50 °C" in weather_in(found, "Berlin", []).text
+
+
 def test_places_without_a_name_or_position_are_no_places() -> None:
     for broken in ({}, {"name": "x"}, {"name": "x", "latitude": 91, "longitude": 0}, {"latitude": 1, "longitude": 1}):
         with pytest.raises(AgentError, match="places"):

@@ -60,8 +60,8 @@ def _bent(reply: object, bend: Callable[[Json], Json | None]) -> HttpReply | Non
     try:
         found = json.loads(reply.body)
         bent = bend(found) if isinstance(found, dict) else None
-    except (ValueError, RecursionError, TypeError, AttributeError):  # rubbish already: nothing to bend
-        return None
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
+        return None  # rubbish already, there is nothing to bend
     return None if bent is None else replace(reply, body=json.dumps(bent).encode())
 
 
