@@ -24,7 +24,7 @@ from fallback import Choice, falling_back
 from flow import Effect, Flow, within
 from guard import Guards
 from messages import Message, ModelRequest, Reply, Text, Thinking
-from safe_text import mask, one_line, register_secret
+from safe_text import MASK, mask, one_line, register_secret
 
 ALLOWED = "anthropic:MODEL, google:MODEL, local:MODEL@URL or practice, separated by commas"
 _MODEL_NAMES = {
@@ -113,12 +113,18 @@ def _server(url: str, text: str, setting: str) -> str:
     except ValueError:
         fits = False
     if not fits or not url.isascii() or not url.isprintable() or {" ", "?", "#"} & set(url):
-        raise _wrong(setting, text, f"{url or 'nothing'} is no URL of a server: it begins with http:// or https://")
+        found = "what stands behind the @" if url else "nothing"
+        raise _wrong(setting, text, f"{found} is no URL of a server: it begins with http:// or https://")
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
+_BETWEEN_ATS = re.compile(r"(?<=@)([a-z]+://)?[^,]*(?=@)")
+"""Where a password may stand in what is no URL, which `mask` knows nothing of: `local:m@me:password@host`."""
+
+
 def _wrong(setting: str, text: str, why: str) -> ConfigurationError:
-    return ConfigurationError(f'{setting}: "{one_line(text)}": {one_line(why)}', what_now=f"Allowed: {ALLOWED}.")
+    shown, why = (one_line(_BETWEEN_ATS.sub(rf"\1{MASK}", said)) for said in (text, why))
+    return ConfigurationError(f'{setting}: "{shown}": {why}', what_now=f"Allowed: {ALLOWED}.")
 
 
 @dataclass(frozen=True, slots=True)

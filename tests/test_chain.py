@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import safe_text
 from circuit_breaker import BreakerPolicy
 from deadline import Deadline
 from errors import AgentError, ChainExhausted, CircuitOpen, ConfigurationError
@@ -103,6 +104,24 @@ def test_a_password_in_a_chain_is_not_repeated() -> None:
             parse_chain(text)
         assert "hunter2" not in str(caught.value)
     assert "hunter2" not in parse_chain("local:m@http://me:hunter2@host")[0].name
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "me:swordfish@host", "//me:swordfish@host", "http:/me:swordfish@host", "http//me:swordfish@host",
+        "http://me:sword/fish@host:1", "http://me:sword,fish@host", "me:sword@fish@host",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("provider", ["local", "nobody"])
+def test_a_password_is_not_repeated_either_where_its_url_is_none(
+    url: str, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safe_text, "_known_secrets", [])  # by its place alone, not because it was seen before
+    with pytest.raises(ConfigurationError) as caught:
+        parse_chain(f"google:gemini-3.6-flash,{provider}:m@{url}")
+    assert "sword" not in str(caught.value)
+    assert "google:gemini-3.6-flash" in str(caught.value)
 
 
 # --- who is asked ----------------------------------------------------------------------------------------
