@@ -206,8 +206,9 @@ def check_breakers(agents: Sequence[Heartbeat], settings: Settings) -> Check:
 
 
 def check_agents(agents: Sequence[Heartbeat]) -> Check:
-    """Whether no agent is stuck or practises. None at all is good: one may be started at any time."""
+    """Whether no agent is stuck, practises or ends. None at all is good: one may be started at any time."""
     problems = [stuck_line(agent) for agent in agents if agent.stuck]
+    problems += [f"the agent {agent.pid} was told to end" for agent in agents if agent.state == "stopping"]
     problems += [f"the agent {agent.pid} is in practice mode" for agent in agents if agent.practice]
     return Check(not problems, "; ".join(problems))
 

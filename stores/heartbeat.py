@@ -63,6 +63,8 @@ RECORD_BYTES_MAX = 65_536
 BLOCK_BYTES = 4_096
 """Records are padded to this, so that the next one finds its place on the disk already taken."""
 
+STATES = ("idle", "turn", "stopping")
+
 READS_MAX = 5
 """Looks at a record that is being written; a write takes microseconds."""
 
@@ -78,8 +80,8 @@ class Beat:
         pid: its process id, as it knows it; for people, since containers count for themselves.
         boot_id: of the system it runs on; "" where the system does not tell.
         at_s: when, on CLOCK_MONOTONIC.
-        state: "idle" or "turn".
-        deadline_s: of the question under way, on the same clock; None while idle.
+        state: "idle", "turn", or "stopping": it was told to end, and takes no more questions.
+        deadline_s: of the question under way, on the same clock; None without one.
         loop_lag_s: by how much its event loop is late; None without one (`agent.py`).
         version: of the program.
         practice: whether the practice model answers.
@@ -290,7 +292,7 @@ def _remove(path: Path) -> None:
 
 def _seen(beat: Beat, age_s: float) -> Heartbeat:
     now_s = beat.at_s + age_s  # on the agent's clock, whichever that is
-    late = beat.state == "turn" and beat.deadline_s is not None and now_s > beat.deadline_s + LATE_S
+    late = beat.deadline_s is not None and now_s > beat.deadline_s + LATE_S
     return Heartbeat(
         pid=beat.pid,
         boot_id=beat.boot_id,
@@ -339,7 +341,7 @@ def _beat(said: Any) -> Beat:
         pid=int(said["pid"]),
         boot_id=str(said["boot_id"]),
         at_s=_finite(said["at_s"]),
-        state={"idle": "idle", "turn": "turn"}[said["state"]],
+        state=STATES[STATES.index(said["state"])],
         deadline_s=None if deadline_s is None else _finite(deadline_s),
         loop_lag_s=None if lag_s is None else _finite(lag_s),
         version=str(said["version"]),

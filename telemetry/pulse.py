@@ -1,7 +1,8 @@
 """Beats while the agent lives, so that health checks can tell working from stuck from gone.  (floor 4)
 
     the loop     every 2 s: "I was here", a stamp in memory         agent_async.py
-    a thread     every 2 s, and when a question begins or ends: writes what is so to the heartbeat file
+    a thread     every 2 s, and when a question begins or ends, or the program is told to end:
+                 writes what is so to the heartbeat file
 
 A blocked loop leaves no stamps, so its heartbeat grows old although the thread goes on writing it:
 the age told is that of the stamp. The loop itself never touches the disk, since a disk that hangs
@@ -19,9 +20,11 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,8 +66,8 @@ class Pulse:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._thread: threading.Thread | None = None
-        self._woken = threading.Event()
-        self._stopped = False
+        self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()  # unlike an Event it may be set in a signal handler
+        self._stopping = self._stopped = False
         self._in_trouble = False
 
     def start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
@@ -90,19 +93,24 @@ class Pulse:
     def begin_turn(self, deadline_s: float) -> None:
         """A question is under way, which ends by `deadline_s`, on the clock of `now`."""
         self._deadline_s = deadline_s
-        self._woken.set()
+        self._woken.put(None)
 
     def end_turn(self) -> None:
         """It is over."""
         self._deadline_s = None
-        self._woken.set()
+        self._woken.put(None)
+
+    def stopping(self) -> None:
+        """The program was told to end: it is not ready any more. For signal handlers too."""
+        self._stopping = True
+        self._woken.put(None)
 
     def stop(self) -> None:
         """The agent ends: take the file away. On the loop's thread, or where there is no loop."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
-        self._woken.set()
+        self._woken.put(None)
         if self._thread is not None:
             self._thread.join(REMOVED_S_MAX)
 
@@ -116,15 +124,17 @@ class Pulse:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(BEAT_S, self._beat)
-        self._woken.set()
+        self._woken.put(None)
 
     # --- in the thread
 
     def _run(self) -> None:
         while not self._stopped:
-            self._woken.clear()
             self._write()
-            self._woken.wait(BEAT_S)
+            with suppress(queue.Empty):
+                self._woken.get(timeout=BEAT_S)
+                while True:
+                    self._woken.get_nowait()
         self._file.remove()
 
     def _write(self) -> None:
@@ -152,7 +162,7 @@ class Pulse:
             pid=os.getpid(),
             boot_id=self._boot_id,
             at_s=at_s,
-            state="idle" if deadline_s is None else "turn",
+            state="stopping" if self._stopping else "idle" if deadline_s is None else "turn",
             deadline_s=deadline_s,
             loop_lag_s=lag_s,
             version=VERSION,

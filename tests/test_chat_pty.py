@@ -136,7 +136,8 @@ def test_a_wrong_fault_ends_the_chat_with_one_clear_line(open_terminal: Open) ->
 def test_without_a_key_the_chat_says_that_it_practises(open_terminal: Open) -> None:
     terminal = open_terminal(str(ROOT / "agent_async.py"))
     terminal.until_prompt()
-    assert "no ANTHROPIC_API_KEY is set: this is the practice model" in terminal.text
+    assert "no ANTHROPIC_API_KEY or GEMINI_API_KEY is set: this is the practice model" in terminal.text
+    assert "MODEL_CHAIN=local:MODEL@URL" in terminal.text
     terminal.send("\x04")
     assert terminal.exit_code() == 0
 

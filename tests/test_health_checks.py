@@ -228,6 +228,9 @@ def test_an_agent_that_is_stuck_or_practises_is_a_reason(tmp_path: Path) -> None
         assert check_agents(read_heartbeats(tmp_path)).ok
     with agent(tmp_path, practice=True):
         assert "practice mode" in check_agents(read_heartbeats(tmp_path)).detail
+    with agent(tmp_path, state="stopping"):
+        check = check_agents(read_heartbeats(tmp_path))
+        assert (check.ok, check.detail) == (False, "the agent 4711 was told to end")
     with agent(tmp_path, age_s=60.0):
         assert "stuck" in check_agents(read_heartbeats(tmp_path)).detail
 

@@ -349,6 +349,25 @@ def test_without_a_loop_a_question_that_outlives_its_deadline_is_stuck(tmp_path:
 
 
 @locks
+def test_an_agent_that_was_told_to_end_says_so_at_once_also_from_a_signal_handler(tmp_path: Path) -> None:
+    pulse = Pulse(tmp_path, practice=False, breakers=tuple)
+    pulse.start()
+    pulse.begin_turn(time.monotonic() + 100)
+    until(lambda: [one for one in read_heartbeats(tmp_path) if one.state == "turn"])
+    told_s = time.monotonic()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: pulse.stopping())
+    try:
+        signal.raise_signal(signal.SIGTERM)
+        until(lambda: only(tmp_path).state == "stopping")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert time.monotonic() - told_s < heartbeat.BEAT_S / 2  # not only with the next beat
+    pulse.end_turn()
+    assert pulse.beat().state == "stopping"
+    pulse.stop()
+    assert read_heartbeats(tmp_path) == []
+
+
 def test_trouble_with_the_disk_is_said_once_and_over_when_it_is_over(
     tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

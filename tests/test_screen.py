@@ -255,7 +255,8 @@ def test_refused_text_is_marked_void_and_the_failure_is_one_line_with_what_now_a
 def test_a_stopped_answer_stays_readable_marked_and_says_what_was_kept() -> None:
     tty = Tty()
     screen = chat(tty)
-    Teller(screen)(TextStreamed("Once upon a"), TurnCancelled("[stopped: note saved]"), ended("", "cancelled"))
+    Teller(screen)(TextStreamed("Once upon a"), AttemptAbandoned(SONNET, 0, 11))  # the exchange ends first
+    Teller(screen)(TurnCancelled("[stopped: note saved]"), ended("", "cancelled"))
     screen.end_turn()
     assert tty.lines() == ["Once upon a", VOID_MARK, "! stopped; [stopped: note saved]"]
 

@@ -173,8 +173,9 @@ class Chat:
         if self.options.offline:
             self.notice("! practice model (--offline): it needs no key and knows only a few tricks", "warn")
         elif practising(self.options, self.settings):
-            words = "! no ANTHROPIC_API_KEY is set: this is the practice model, which knows only a few tricks"
-            self.notice(words, "warn")
+            missing = " or ".join(_missing_keys(self.settings))
+            self.notice(f"! no {missing} is set: this is the practice model, which knows only a few tricks", "warn")
+            self.notice("  (a model on your own machine needs no key: MODEL_CHAIN=local:MODEL@URL)", "dim")
         if self.options.faults:
             self.notice(faults_on(self.options.faults), "warn")
 
@@ -219,6 +220,8 @@ class Chat:
             return
         self.leaving = code
         self._watched.put(code)
+        if self.agent is not None:
+            self.agent.pulse.stopping()  # before anything is stopped: health checks must send nobody here any more
         if self.prompt is not None:
             self.prompt.leave()
         if not self._is_prompting():
@@ -364,6 +367,15 @@ class Chat:
 def practising(options: Options, settings: Settings) -> bool:
     """Whether the practice model answers: asked for, or because no link of the chain can be used without a key."""
     return options.offline or not any(settings.has_key_for(link) for link in settings.model_chain.split(","))
+
+
+def _missing_keys(settings: Settings) -> list[str]:
+    """The keys of which one would do."""
+    keys = {"anthropic": "ANTHROPIC_API_KEY", "google": "GEMINI_API_KEY"}
+    if settings.model_chain == type(settings)().model_chain:
+        return list(keys.values())  # the default takes in Google as soon as its key is set
+    providers = dict.fromkeys(link.strip().partition(":")[0] for link in settings.model_chain.split(","))
+    return [keys[provider] for provider in providers if provider in keys]
 
 
 def _broken(error: BaseException) -> AgentError:

@@ -32,7 +32,7 @@ from ui.theme import is_terminal
 
 if TYPE_CHECKING:
     from config import Settings
-    from wiring import Answer
+    from wiring import Answer, AsyncAgent, BlockingAgent
 
 ENDING_S_MAX = 2.0
 """How long a stopped question, or a given answer, may take to be the end of the program: traces get a second."""
@@ -148,7 +148,7 @@ async def _answer_async(options: Options, settings: Settings, question: str, scr
     await agent.announce_faults()
     screen.begin_turn()
     loop = asyncio.get_running_loop()
-    stopper = Stopper(lambda signum: loop.call_soon_threadsafe(agent.stop), as_json=options.json)
+    stopper = Stopper(partial(_stop_async, agent, loop), as_json=options.json)
     heeded = heed_signals(stopper)  # also for the time after the loop has given the signals back
     undo = install_signals(loop, {name: partial(stopper, number) for name, number in heeded.items()})
     try:
@@ -159,6 +159,16 @@ async def _answer_async(options: Options, settings: Settings, question: str, scr
         undo()
         await agent.aclose()
     return answer, stopper.code_of(answer)
+
+
+def _stop_async(agent: AsyncAgent, loop: asyncio.AbstractEventLoop, signum: int) -> None:
+    agent.pulse.stopping()  # before anything is stopped: health checks must send nobody here any more
+    loop.call_soon_threadsafe(agent.stop)
+
+
+def _stop_blocking(agent: BlockingAgent, signum: int) -> None:
+    agent.pulse.stopping()
+    agent.stop(signum)
 
 
 def _answer_blocking(options: Options, settings: Settings, question: str, screen: Screen) -> tuple[Answer, int]:
@@ -172,7 +182,7 @@ def _answer_blocking(options: Options, settings: Settings, question: str, screen
     preload()
     agent.announce_faults()
     screen.begin_turn()
-    stopper = Stopper(agent.stop, as_json=options.json)
+    stopper = Stopper(partial(_stop_blocking, agent), as_json=options.json)
     heed_signals(stopper)
     try:
         answer = begin()
