@@ -64,6 +64,10 @@ class FileLock:
                 os.close(handle)
         return self.is_taken
 
+    def __del__(self) -> None:
+        """Whoever forgets it loses it as by a crash."""
+        self.release(keep=True)
+
     def note(self, word: str) -> None:
         """Leave a short word of always the same length, for the next holder should we crash."""
         if self._handle is not None:

@@ -70,13 +70,14 @@ class SessionStore:
 
     def __init__(self, place: Place, wall: Callable[[], float]) -> None:
         self._folder = place if isinstance(place, Path) else None
+        self._news: list[Event] = []
+        news = self._news  # the file knows only the list: in a circle it could not be closed when it is let go
         self._file = SqliteFile(
             place / FILE_NAME if isinstance(place, Path) else place,
             MIGRATIONS,
-            lambda what, kept: self._news.append(StoreDamaged(what, kept)),
+            lambda what, kept: news.append(StoreDamaged(what, kept)),
         )
         self._wall = wall
-        self._news: list[Event] = []
         self._locks: dict[str, FileLock] = {}
         self._written: dict[str, tuple[int, int, tuple[Message, ...]]] = {}
         self._hanging: Gate | None = None

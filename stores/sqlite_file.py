@@ -102,6 +102,10 @@ class SqliteFile:
             finally:
                 self._lock.release()
 
+    def __del__(self) -> None:
+        """A file that nobody uses any more is let go: Python complains of connections that were left open."""
+        self._close()
+
     def keep_copy(self) -> str:
         """Copy the file as it is now, journal included, under a name of its own; the name."""
         if self.path is None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -22,10 +23,10 @@ DONE = CallResult(CALL, "ok", "Saved.", 1, 12, source="disk", untrusted=True, wr
 
 
 @pytest.fixture
-def connection() -> sqlite3.Connection:
-    made = sqlite3.connect(":memory:", isolation_level=None)
-    made.execute(journal.SCHEMA)
-    return made
+def connection() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as made:
+        made.execute(journal.SCHEMA)
+        yield made
 
 
 def prepared(*calls: ToolUse, look: Callable[[], bool] | None = None, said: bool = False) -> list[Prepared]:

@@ -58,6 +58,9 @@ class Disk:
         self.humans_asked = 0
         self.ids = itertools.count(1)
 
+    def __del__(self) -> None:
+        self.connection.close()
+
 
 class Process:
     """One run of the program on the disk: a session, a model that follows the plan, tools of each kind."""

