@@ -14,6 +14,7 @@ from config import Settings
 from errors import ConfigurationError
 from guard import Guards
 from models.chain import Link, parse_chain
+from oversight.alerts import LIMIT as ALERT_LIMIT
 from rate_limiter import LimiterPolicy
 from redis_link import RedisLink
 from retry import RetryPolicy
@@ -91,6 +92,6 @@ def build_guards(settings: Settings, seed: int, redis: RedisScripts | None, now:
         retry=RetryPolicy(settings.max_retries, settings.retry_base_delay_s, settings.retry_max_delay_s),
         breaker=policy,
         breakers=own,
-        limiters={"model": limit},
+        limiters={"model": limit, "alert": ALERT_LIMIT},
         redis=RedisLink(redis.identity, now=now) if redis is not None else None,
     )

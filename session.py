@@ -65,6 +65,11 @@ class Session:
         cut = self._cut
         return Unfinished(cut.question, cut.crashes, cut.is_poison) if cut else None
 
+    @property
+    def cut_off(self) -> CutOff | None:
+        """The same with all that is known of it."""
+        return self._cut
+
     def renew(self) -> None:
         """Begin another session; this one stays in the store."""
         self._store.leave(self.id)

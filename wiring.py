@@ -15,31 +15,36 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import models.claude
+from aftermath import Aftermath, Errand
+from alerter import Alerter
 from config import Settings
 from core.conversation import Conversation
 from core.journal import Checkpoint, RecordIntents, RecordOutcome, recording, write_s
-from core.report import TurnReport
+from core.report import Totals, TurnReport
 from core.turn import AskModel, Rules
 from deadline import Deadline
 from dependencies import build_guards, check_breakers, search_providers, services, usable_links
 from disk import Disk
 from doors.aio import AsyncDoor
 from doors.blocking import BlockingDoor, Stopped
+from errors import AgentError
 from events import AttemptStarted, FaultsChanged, Listener, Stamped
 from faults import FaultPlan, parse_fault
 from fetch import FetchAsync, FetchBlocking
 from flow import Effect, Fetch, Flow, RunTools, Script, emit
-from messages import NO_USAGE, CallResult, Reply, Usage
+from messages import CallResult, Reply
 from models.chain import PRACTICE, Converse, asking, parse_chain
 from models.claude import ClaudeAsync, ClaudeBlocking
 from models.gemini import GeminiAsync, GeminiBlocking
 from models.providers import ModelsAsync, ModelsBlocking
+from oversight.alerts import TARGET as WEBHOOK
 from oversight.approvals import Answer as Approval
 from oversight.approvals import ApproveMode, AskHuman
 from platform_edges import Files, end_at_once
@@ -59,8 +64,14 @@ from toolbox.search import search_tool
 from toolbox.weather import weather_tool
 from tools import Prepared, Tool, Toolbox, UserTool, executing_all
 
+T = TypeVar("T")
+
 USER_TOOLS: Sequence[UserTool] = ()
 """Your own tools: plain functions made with `@tool`."""
+
+
+ALERT_S_MAX = 1.0
+"""How long the end of the program waits for an alert that is on its way."""
 
 
 def preload() -> None:
@@ -76,24 +87,6 @@ class Answer:
     trace_id: str
     session_id: str
     model_attempts: int
-
-
-@dataclass(slots=True)
-class Totals:
-    """What a session used so far. Unknown stays unknown."""
-
-    questions: int = 0
-    usage: Usage = NO_USAGE
-    cost_usd: float | None = 0.0
-
-    def add(self, report: TurnReport) -> None:
-        """Count one question; one that got no answer from any model adds nothing."""
-        self.questions += 1
-        if report.model is None:
-            return
-        self.usage = self.usage.plus(report.usage)
-        unknown = self.cost_usd is None or report.cost_usd is None
-        self.cost_usd = None if unknown else (self.cost_usd or 0.0) + (report.cost_usd or 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +171,7 @@ class Agent:
         )
         self.sessions = SessionStore(self.world.sessions(settings.state_dir), self.world.wall)
         self.session = Session(self.sessions, self.rules, partial(self.world.token, 8))
+        self.aftermath = Aftermath(self.sessions, self.guards, self._alerter(), self.world.now, self.world.wall)
 
     @property
     def session_id(self) -> str:
@@ -197,6 +191,7 @@ class Agent:
     def new_session(self) -> None:
         """Begin another session; the one so far stays in the store."""
         self.session.renew()
+        self.aftermath.later.forget()
         self.totals = Totals()
 
     def begin_heartbeat(self) -> None:
@@ -233,19 +228,32 @@ class Agent:
         calls: Sequence[Prepared] = effect.calls
         return executing_all(calls, deadline, self.settings.tool_timeout_s, self.world.now, keep)
 
-    def _begin(self, question: str | None, task_id: str) -> Flow[TurnReport]:
+    def _begin(self, question: str | None, task_id: str, errand: Errand | None = None) -> Flow[TurnReport]:
         """Take up this question, or with None the one that was cut off; the flow that answers it."""
-        turn_id = self.world.token(16)
+        turn_id, cut = self.world.token(16), self.session.cut_off
         if question is None:
             self.session.take_up(self.approve)
             flow = self.session.resuming()
         else:
             self.session.begin(question, self.approve, turn_id, task_id)
             flow = self.session.asking()
+        turn = self.session.turn
+        given_up = cut if cut is not None and cut.is_poison and cut.id != turn.id else None
         self._model_attempts = 0
-        self.pulse.begin_turn(self.session.turn.deadline.at_s)
+        self.pulse.begin_turn(turn.deadline.at_s)
         self.last_trace_id = turn_id
-        return flow
+        return self.aftermath.around(flow, turn, self.session_id, errand, given_up)
+
+    def _following(self, report: TurnReport) -> Flow[None]:
+        trace_id, turn = self.last_trace_id or "", self.session.turn
+        return self.aftermath.following(turn, report, self.session_id, trace_id, self._model_attempts)
+
+    def _opening(self, which: str) -> Flow[Unfinished | None]:
+        found = yield from self.session.opening(which)
+        self.totals = Totals()
+        with suppress(AgentError):  # what is parked there is then not seen to by itself
+            yield from self.aftermath.later.loading(self.session_id)
+        return found
 
     def _scope(self) -> dict[str, str | int]:
         return {"turn": self.last_trace_id or "", "session": self.session_id, "user": self.settings.user}
@@ -254,12 +262,19 @@ class Agent:
         self.totals.add(report)
         return Answer(report, self.last_trace_id or "", self.session_id, self._model_attempts)
 
+    def _alerter(self) -> Alerter:
+        settings, world = self.settings, self.world
+        own = build_guards(settings, self.seed, None, world.now)  # each process has its own way to the webhook
+        url, guard = settings.alert_webhook_url, own(WEBHOOK)
+        return Alerter(url, guard, self.plan, LogListener(), now=world.now, wall=world.wall)
+
     def _close(self) -> None:
         self.sessions.close()
         self.pulse.stop()
         if counts := self._meter.take():  # of a question that has no end
             self.traces.save(None, counts)
         self.traces.close(1.0)
+        self.aftermath.alerter.close(ALERT_S_MAX)
 
     def _count(self, stamped: Stamped) -> None:
         event = stamped.event
@@ -299,7 +314,7 @@ class Agent:
         lies = {one.name: one.lies for one in self.toolbox}
         providers = ["get_weather.open_meteo", "web_search.tavily", "web_search.brave", "web_search.searxng"]
         providers.append("web_search.wikipedia")
-        return {**lies, **{name: lies[name.partition(".")[0]] for name in providers}}
+        return {**lies, **{name: lies[name.partition(".")[0]] for name in providers}, WEBHOOK: ()}
 
     def _claude(self) -> dict[str, Any]:
         settings = self.settings
@@ -339,15 +354,16 @@ class AsyncAgent(Agent):
         """The same, with the health of the running loop; call it on the loop."""
         self.pulse.start(asyncio.get_running_loop())
 
-    async def ask(self, question: str, task_id: str = "") -> Answer:
+    async def ask(self, question: str, task_id: str = "", errand: Errand | None = None) -> Answer:
         """Answer one question. Failures are in the report; after `stop()` its status is "cancelled".
 
         Args:
             question: what is asked.
             task_id: given again with the same question, also by another process or after a crash, the
                 stored answer is given. Raises ConfigurationError for one that is empty or too long.
+            errand: a dead letter or a parked part that the answer settles. Raises AgentError when it is gone.
         """
-        return await self._answer(self._begin(question, task_id))
+        return await self._answer(self._begin(question, task_id, errand))
 
     async def resume(self) -> Answer:
         """Finish the question that a crash cut off (`unfinished`). Raises ConfigurationError when there is none."""
@@ -360,9 +376,11 @@ class AsyncAgent(Agent):
             ConfigurationError: there is no such session, or another process has it open.
             AgentError: it cannot be read.
         """
-        found = await self.door.run(self.session.opening(which), self._scope())
-        self.totals = Totals()
-        return found
+        return await self.door.run(self._opening(which), self._scope())
+
+    async def perform(self, flow: Flow[T]) -> T:
+        """Run a flow of `aftermath` between two questions."""
+        return await self.door.run(flow, self._scope())
 
     async def list_sessions(self, limit: int = 20) -> list[SessionInfo]:
         """The sessions last used, newest first. Raises AgentError when they cannot be read."""
@@ -381,6 +399,7 @@ class AsyncAgent(Agent):
         finally:
             self._task = None
             self.pulse.end_turn()
+        await self.door.run(self._following(report), scope)
         return self._end(report)
 
     def stop(self) -> None:
@@ -418,9 +437,9 @@ class BlockingAgent(Agent):
             performers[Script] = self.redis.perform
         self.door = BlockingDoor(performers, self._flows(), self.listeners)
 
-    def ask(self, question: str, task_id: str = "") -> Answer:
+    def ask(self, question: str, task_id: str = "", errand: Errand | None = None) -> Answer:
         """Answer one question, as `AsyncAgent.ask`."""
-        return self._answer(self._begin(question, task_id))
+        return self._answer(self._begin(question, task_id, errand))
 
     def resume(self) -> Answer:
         """Finish the question that a crash cut off, as `AsyncAgent.resume`."""
@@ -428,9 +447,11 @@ class BlockingAgent(Agent):
 
     def open_session(self, which: str) -> Unfinished | None:
         """Change to another session, as `AsyncAgent.open_session`."""
-        found = self.door.run(self.session.opening(which), self._scope())
-        self.totals = Totals()
-        return found
+        return self.door.run(self._opening(which), self._scope())
+
+    def perform(self, flow: Flow[T]) -> T:
+        """Run a flow of `aftermath`, as `AsyncAgent.perform`."""
+        return self.door.run(flow, self._scope())
 
     def list_sessions(self, limit: int = 20) -> list[SessionInfo]:
         """The sessions last used, newest first. Raises AgentError when they cannot be read."""
@@ -445,6 +466,8 @@ class BlockingAgent(Agent):
             report = self.door.run(self.session.closing(), scope)
         finally:
             self.pulse.end_turn()
+        with suppress(Stopped):  # the question has its end already
+            self.door.run(self._following(report), scope)
         return self._end(report)
 
     def stop(self, signum: int) -> None:

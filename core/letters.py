@@ -12,10 +12,11 @@ this does not do: keep anything (`stores/dead_letters.py`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.report import TurnReport
 from errors import AgentError, ErrorType
+from messages import CallResult
 from safe_text import mask, one_line, shorten
 
 ASKERS_OWN = frozenset({"refusal", "too_large", "bad_input", "conflict"})
@@ -33,7 +34,7 @@ class Letter:
     """A question that failed for good, without secrets.
 
     Args:
-        session_id, turn_id: where it was asked; the turn is also its trace.
+        session_id, turn_id, trace_id: where it was asked, and where to look up what happened.
         question: what was asked; without what is secret in it.
         is_whole: the question is kept to its end.
         error_type, error_kind, message, what_now: as in the report.
@@ -47,6 +48,7 @@ class Letter:
 
     session_id: str
     turn_id: str
+    trace_id: str
     question: str
     is_whole: bool
     error_type: str
@@ -67,21 +69,29 @@ def is_final(error: AgentError | None) -> bool:
 
 
 def letter_of(
-    report: TurnReport,
     error: AgentError,
     question: str,
+    results: Sequence[CallResult],
     *,
     session_id: str,
     turn_id: str,
+    trace_id: str,
     attempts: int,
     when_s: float,
     program: str,
 ) -> Letter:
-    """What is kept of a question that failed for good; the arguments are those of `Letter`."""
+    """What is kept of a question that failed for good.
+
+    Args:
+        error: why it failed.
+        question: what was asked.
+        results: of its tool calls.
+        session_id, turn_id, trace_id, attempts, when_s, program: as in `Letter`.
+    """
     words = mask(question)
-    calls = [f"{one_line(one.call.name, 60)} {one.status}" for one in report.tool_calls[:CALLS_KEPT_MAX]]
+    calls = [f"{one_line(one.call.name, 60)} {one.status}" for one in results[:CALLS_KEPT_MAX]]
     return Letter(
-        session_id, turn_id, shorten(words, QUESTION_CHARS_MAX), len(words) <= QUESTION_CHARS_MAX,
+        session_id, turn_id, trace_id, shorten(words, QUESTION_CHARS_MAX), len(words) <= QUESTION_CHARS_MAX,
         error.type, error.kind.value, one_line(error.message, WORDS_CHARS_MAX),
         one_line(error.what_now, WORDS_CHARS_MAX), tuple(calls), attempts, when_s, program,
     )  # fmt: skip

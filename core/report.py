@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from core.conversation import sendable
 from errors import AgentError, AttemptTimedOut, DeadlineExceeded
 from events import TurnEnded
-from messages import CallResult, Message, Reply, Text, Usage
+from messages import NO_USAGE, CallResult, Message, Reply, Text, Usage
 from safe_text import one_line
 
 if TYPE_CHECKING:
@@ -35,6 +35,24 @@ class TurnReport:
     cost_usd: float | None
     duration_ms: int
     error: AgentError | None = None
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a session used so far. Unknown stays unknown."""
+
+    questions: int = 0
+    usage: Usage = NO_USAGE
+    cost_usd: float | None = 0.0
+
+    def add(self, report: TurnReport) -> None:
+        """Count one question; one that got no answer from any model adds nothing."""
+        self.questions += 1
+        if report.model is None:
+            return
+        self.usage = self.usage.plus(report.usage)
+        unknown = self.cost_usd is None or report.cost_usd is None
+        self.cost_usd = None if unknown else (self.cost_usd or 0.0) + (report.cost_usd or 0.0)
 
 
 def answered(turn: Turn, reply: Reply, rules: Rules) -> TurnReport:

@@ -93,4 +93,5 @@ def _item(row: tuple[Any, ...]) -> Item | None:
     """The row, if it fits its checksum."""
     if row_sum(*row[:-1]) != row[-1]:
         return None
-    return Item(*row[:4], body=json.loads(row[4]))
+    number, session_id, turn_id, state, body, _ = row
+    return Item(number, session_id, turn_id, state, json.loads(body))

@@ -25,7 +25,7 @@ FLOORS: list[list[set[str]]] = [
     [{"fault_injection"}, {"guard"}, {"guard_function"}],
     [{"oversight"}, {"tool_schema", "tool_function"}, {"tools"}, {"core"}],
     [{"platform_edges"}, {"stores", "disk"}, {"doors", "models", "toolbox", "telemetry", "fetch"}],
-    [{"config"}, {"session", "dependencies"}, {"wiring"}],
+    [{"config"}, {"session", "dependencies", "alerter", "later"}, {"aftermath"}, {"wiring"}],
     [{"early_end"}, {"cli"}, {"ui"}, {"sidecar"}, {"drills"}],
     [{"agent", "agent_async", "health", "drill"}],
 ]

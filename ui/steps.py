@@ -136,7 +136,7 @@ class Steps:
 
     def _AlertRaised(self, event: AlertRaised, stamped: Stamped) -> Line:
         kept = f"; kept as dead letter {event.letter} (/deadletters)" if event.letter is not None else ""
-        return Line(f"! alert: {one_line(event.error_type, NAME_CHARS)}{kept}", "bad", warning=True)
+        return Line(f"! alert: {one_line(event.error_type, NAME_CHARS)}{kept}", "bad")
 
     def _TurnEnded(self, event: TurnEnded, stamped: Stamped) -> Line | None:
         self.begin()
