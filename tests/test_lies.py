@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -32,6 +36,7 @@ from toolbox.weather import weather_tool
 from tools import Tool
 from wiring import Answer, AsyncAgent, BlockingAgent, World, preload
 
+ROOT = Path(__file__).parent.parent
 NOW_S = 1_784_190_600.0 + 480  # eight minutes after the fake forecast was measured
 OTTERS = ("Otters of Scotland", "https://otters.example/a", "An otter is a mammal of rivers and coasts.")
 
@@ -113,8 +118,8 @@ def weather_of(bench: Bench) -> Tool:
 @pytest.mark.parametrize(
     ("lie", "says"),
     [
-        ("wrong", "answered -34.6 °C now, on a day from 16.2 to 27.1 °C"),
-        ("swapped", "answered for a place at 32.50, 13.38, which is not Berlin, State of Berlin, Germany"),
+        ("wrong", "answered a temperature far outside the range of its own day"),
+        ("swapped", "answered for somewhere else than Berlin, State of Berlin, Germany"),
     ],
 )
 def test_an_impossible_or_foreign_forecast_is_asked_for_again_and_then_missing(
@@ -123,7 +128,7 @@ def test_an_impossible_or_foreign_forecast_is_asked_for_again_and_then_missing(
     open_meteo(web)
     bench = Bench(doors, web, f"get_weather:{lie}")
     output = bench.ask(weather_of(bench), city="Berlin")
-    assert (output.degraded, "°C (feels" in output.text) == (True, False)
+    assert (output.degraded, "°" in output.text, "34" in output.notice) == (True, False, False)
     assert output.notice == f"get_weather is missing: open_meteo: {output.text.partition('open_meteo: ')[2][:-1]}"
     assert says in output.notice
     assert doors.heard.of(FaultInjected) == [FaultInjected("get_weather.open_meteo", lie, "")] * 2
@@ -294,8 +299,8 @@ def test_a_wrong_sum_is_never_told(person: Person) -> None:
 @pytest.mark.parametrize(
     ("lie", "says"),
     [
-        ("wrong", "get_weather is missing: open_meteo: answered -34.6 °C now"),
-        ("swapped", "get_weather is missing: open_meteo: answered for a place at 32.50, 13.38"),
+        ("wrong", "get_weather is missing: open_meteo: answered a temperature far outside"),
+        ("swapped", "get_weather is missing: open_meteo: answered for somewhere else than Berlin"),
         ("stale", "get_weather answered with old values, measured 2 days ago"),
     ],
 )
@@ -335,6 +340,15 @@ def test_a_crash_takes_the_whole_program_and_is_told_before(person: Person, faul
         person.ask(SAVE, fault)
     assert (person.killed, len(person.notes)) == (1, notes)
     assert [told.kind for told in person.heard.of(FaultInjected)] == ["crash"]
+
+
+@pytest.mark.parametrize("program", ["agent.py", "agent_async.py"])
+def test_the_programs_really_die_and_what_was_saved_is_there(program: str, tmp_path: Path) -> None:
+    folders = {"NOTES_DIR": str(tmp_path / "notes"), "STATE_DIR": str(tmp_path / "state")}
+    command = [sys.executable, str(ROOT / program), "--offline", "--fault", "save_note:crash=after", SAVE]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **folders}, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"")
+    assert [path.read_text() for path in (tmp_path / "notes").iterdir()] == ["buy milk"]
 
 
 def test_every_tool_says_which_lies_it_can_tell(person: Person) -> None:

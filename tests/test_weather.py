@@ -309,7 +309,7 @@ def test_a_forecast_for_somewhere_else_is_not_taken(
     open_meteo(web, place("Here", latitude=at[0], longitude=at[1]), **where)
     output = (bench := Bench(doors, web)).ask(tool_of(bench), city="Here")
     assert output.degraded is not fits
-    assert ("which is not Here" in output.notice) is not fits
+    assert ("somewhere else than Here" in output.notice) is not fits
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_a_temperature_that_cannot_be_on_such_a_day_is_not_believed(now: float, 
     if fits:
         assert f"{now:g} {unit}" in weather_in(found, "Berlin", []).text
         return
-    with pytest.raises(AgentError, match=r"on a day from 16\.2 to 27\.1 °C"):
+    with pytest.raises(AgentError, match="far outside the range of its own day"):
         weather_in(found, "Berlin", [])
 
 
