@@ -29,6 +29,9 @@ TOTAL_S = 3.0
 
 # Two attempts of a tool must fit in half a second each, beside a busy machine.
 _SHORTEST = {"LLM_TIMEOUT": 0.5, "TOOL_TIMEOUT": 1.0, "TOTAL_TIMEOUT": TOTAL_S}
+NO_PROXY = {"NO_PROXY": "*", "no_proxy": "*"}
+"""All that is asked is on this machine; a proxy would look for it on its own."""
+
 _NOWHERE = "http://127.0.0.1:9"
 
 
@@ -88,6 +91,7 @@ def make_ground(given: Mapping[str, str], folder: Path, url: str, *, redis: bool
         **dict.fromkeys(("GEMINI_API_KEY", "TAVILY_API_KEY", "BRAVE_API_KEY", "SEARXNG_URL"), ""),
         "REDIS_URL": "redis://127.0.0.1:9/0" if redis else "",
         **dict.fromkeys(("ALERT_WEBHOOK_URL", "PYTHONSAFEPATH"), ""),
+        **NO_PROXY,
     }
     return Ground(environment, read_settings(environment), folder)
 

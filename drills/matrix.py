@@ -200,14 +200,38 @@ def _disk() -> list[Row]:
     ]
 
 
+# --- tools that lie --------------------------------------------------------------------------------------
+
+
+def _lies() -> list[Row]:
+    def missing(name: str) -> Expected:
+        return Expected("degraded", (f"{name} is missing",), missing=(name,))
+
+    doubtful = Expected("failed", error=("calculator could not do its work", "different results"), calls=("failed",))
+    unsaved = Expected("failed", error=("save_note could not do its work", "finds nothing"), calls=("failed",), notes=0)
+    old = Expected("degraded", ("old values",), missing=("get_weather",))
+    weather, saved = Expected(says=("17.3",)), Expected(calls=("ok",), notes=1)
+    return [
+        _row("calculator:wrong", "worked out twice: a wrong number is no answer", SUM, doubtful),
+        _row("calculator:wrong*1", "worked out again: the right answer", SUM, Expected(says=(SUM_IS,)), tries=1),
+        _row("get_weather:wrong", "a value that cannot be is not told", WEATHER, missing("get_weather")),
+        _row("get_weather:wrong*1", "asked again: the weather is told", WEATHER, weather, tries=1),
+        _row("get_weather:swapped", "the weather of another place is not told", WEATHER, missing("get_weather")),
+        _row("get_weather:stale", "old values are told with their age", WEATHER, old),
+        _row("web_search:swapped", "results about something else are labelled", SEARCH, Expected(says=("check that",))),
+        _row("save_note:noop", "read back: a save that did nothing is no save", NOTE, unsaved),
+        _row("save_note:noop*1", "read back, then saved in truth, once", NOTE, saved, tries=1),
+        _scene("find_notes:wrong", scenes.changed_notes, "find_notes:wrong"),
+        _scene("find_notes:swapped", scenes.other_notes, "find_notes:swapped"),
+    ]
+
+
 # --- Redis -----------------------------------------------------------------------------------------------
 
 
 def _redis() -> list[Row]:
     kinds = ("error", "refused", "reset", "auth", "garbage", "hang", "slow=0.1")
-    right = Expected(says=(SUM_IS,), attempts=2)
-    promise = "breakers and limits become this process's own: no question fails"
-    return [_row(f"redis:{kind}", promise, SUM, right, needs="redis") for kind in kinds]
+    return [_scene(f"redis:{kind}", scenes.without_redis, f"redis:{kind}", needs="redis") for kind in kinds]
 
 
 # --- scenes ----------------------------------------------------------------------------------------------
@@ -230,18 +254,27 @@ def _scenes() -> list[Row]:
 def _programs() -> list[Row]:
     asyncio_program, both = ("agent_async.py",), ("agent_async.py", "agent.py")
     return [
-        _scene("program: model:overloaded*1", programs.answered, "model:overloaded*1", *both, tries=1),
+        _scene("program: model:overloaded*1", programs.answered, "model:overloaded*1", "agent.py", tries=1),
         _scene("program: calculator:error", programs.failed, "calculator:error", *asyncio_program),
         _scene("program: a fault that is misspelt", programs.misspelt, "", *asyncio_program),
         _scene("program: a tainted write", programs.unapproved, "", *asyncio_program),
-        _scene("program: Ctrl-C", programs.interrupted, "", *both, needs="signals"),
+        _scene("program: Ctrl-C", programs.interrupted, "", *asyncio_program, needs="signals"),
         _scene("program: Ctrl-C after a save", programs.interrupted_after_a_save, "", *both, needs="signals"),
         _scene("program: SIGTERM", programs.terminated, "", *asyncio_program, needs="signals"),
         _scene("program: kill -9 in a save", programs.killed_in_a_save, "", *asyncio_program, needs="signals"),
-        _scene("program: kill -9, then resumed", scenes.resumed_after_a_kill, "", *BOTH_AGENTS, needs="signals"),
+        _scene("program: kill -9, then resumed", scenes.resumed_after_a_kill, "", "asyncio", needs="signals"),
+        _crash("model:crash", "asyncio"),
+        _crash("save_note:crash=after", "blocking"),
+        _crash("disk:crash", "asyncio"),
     ]
+
+
+def _crash(fault: str, agent: str) -> Row:
+    promise = (scenes.resumed_after_a_crash.__doc__ or "").strip()
+    play = partial(scenes.resumed_after_a_crash, fault)
+    return Row(f"program: {fault}, then resumed", promise, play, agents=(agent,), needs=("signals",))
 
 
 def rows() -> Sequence[Row]:
     """All rows, in the order they are played."""
-    return [*_models(), *_tools(), *_disk(), *_redis(), *_scenes(), *_programs()]
+    return [*_models(), *_tools(), *_lies(), *_disk(), *_redis(), *_scenes(), *_programs()]

@@ -6,6 +6,7 @@ Exit 0 when every promise held, 1 when one broke, 2 for options or settings that
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
@@ -82,23 +83,21 @@ def _drill(wanted: Wanted, given: Mapping[str, str], chosen: Sequence[Row], with
     """Play it all, or as much as there was time for before a signal came."""
     from config import read_settings
     from drills import survival
-    from drills.ground import make_ground, told_of
+    from drills.ground import NO_PROXY, make_ground, told_of
     from drills.outcome import Outcome
     from drills.running import BROKEN, play_all
     from drills.screen import live
     from telemetry.logs import configure_logging
-    from wiring import preload
 
     begun_s, plays = time.monotonic(), wanted.runs * sum(len(row.agents) for row in chosen)
     with tempfile.TemporaryDirectory(prefix="drill-", ignore_cleanup_errors=True) as folder:
+        os.environ.update(NO_PROXY)
         configure_logging("chat", Path(folder))  # what the agents log is about failures on purpose
         ground = told_of(given, make_ground(given, Path(folder), "http://127.0.0.1:9"))
         outcome = Outcome(wanted.seed, wanted.runs, ground, plays)
         points = survival.POINTS if with_chart else 0
         try:
             with live(plays + points) as line:
-                line.begin("loading")
-                preload()
                 for result in play_all(
                     chosen, given, wanted.seed, wanted.runs, lambda row, agent: line.begin(f"{row.name} ({agent})")
                 ):

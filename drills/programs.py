@@ -35,6 +35,11 @@ class Ran:
     stderr: str
     took_s: float
 
+    @property
+    def killed(self) -> bool:
+        """Whether kill -9 ended it, so that it could say nothing any more."""
+        return hasattr(signal, "SIGKILL") and self.code == -signal.SIGKILL
+
 
 def run(stage: Stage, question: str, *options: str, at_request: int = 0, strike: int = 0, at_note: bool = False) -> Ran:
     """Run a program to its end, or strike it on the way.
@@ -66,7 +71,7 @@ def run(stage: Stage, question: str, *options: str, at_request: int = 0, strike:
             process.kill()
             process.communicate()
     ran = Ran(process.returncode, _report(out), err.decode("utf-8", "replace"), time.monotonic() - begun_s)
-    _look(stage, ran, out, strike)
+    _look(stage, ran, out)
     return ran
 
 
@@ -104,7 +109,7 @@ def _report(out: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _look(stage: Stage, ran: Ran, out: bytes, strike: int) -> None:
+def _look(stage: Stage, ran: Ran, out: bytes) -> None:
     """What holds at every exit but a kill: one JSON object, no traceback, no key."""
     report = ran.report
     error = report.get("error") or {}
@@ -112,7 +117,7 @@ def _look(stage: Stage, ran: Ran, out: bytes, strike: int) -> None:
     attempts = (report.get("attempts") or {}).get("model", 0)
     status, text = f"exit {ran.code} {report.get('status', '')}".strip(), str(report.get("text", ""))
     stage.told.append(Told(status, text, shown, attempts, (), (), ran.took_s))
-    if strike != signal.SIGKILL:
+    if not ran.killed:
         stage.expect(bool(report), f"stdout is one JSON object: {out[:200]!r}")
     stage.expect("Traceback" not in ran.stderr, f"no traceback: {ran.stderr[-300:]!r}")
     stage.expect(KEY not in ran.stderr and KEY.encode() not in out, "no output contains the key")
@@ -186,7 +191,7 @@ def killed_in_a_save(stage: Stage) -> None:
 def killed_after_the_save(stage: Stage) -> None:
     """kill -9 when the model is told of the note: what was acknowledged is there, whole."""
     ran = run(stage, NOTE, at_request=2, strike=signal.SIGKILL)
-    stage.expect(ran.code == -signal.SIGKILL, f"it was killed: exit {ran.code}")
+    stage.expect(ran.killed, f"it was killed: exit {ran.code}")
     _whole_note(stage)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from drills import survival
 from drills.outcome import Line, Outcome
 from drills.picture import svg
 from drills.running import BROKEN, HELD, SKIPPED
@@ -96,7 +97,8 @@ def _survival(points: Sequence[Point]) -> list[str]:
         return []
     words = (
         "The agent with your settings and unscaled times, on a virtual clock: guards, tools and the practice model "
-        f"are the real ones, time and network are simulated. {points[0].asked} questions a point."
+        f"are the real ones, time and network are simulated. {points[0].asked} questions a point. "
+        + survival.bound(points[0].asked)
     )
     return [
         "<h2>What each guard is worth</h2>",
@@ -118,7 +120,7 @@ def _rates(points: Sequence[Point], trouble: str, setup: str) -> str:
     row = [point for point in points if (point.trouble, point.setup) == (trouble, setup)]
     if not row:
         return ""
-    cells = "".join(f'<td class="n">{point.share:.1%}</td>' for point in row)
+    cells = "".join(f'<td class="n">{point.shown}</td>' for point in row)
     cells += '<td class="n"></td>' * (len(RATES) - len(row))
     last = row[-1]
     return (

@@ -22,6 +22,7 @@ from drills.services import page
 from drills.stage import Stage
 from models.practice.server import PracticeServer
 from safe_text import clean, mask, one_line
+from wiring import preload
 
 HELD, BROKEN, SKIPPED = "held", "BROKEN", "skipped"
 
@@ -71,6 +72,7 @@ def play_all(
 
 def play(row: Row, agent: str, given: Mapping[str, str], seed: int) -> Result:
     """Play one row on one agent."""
+    preload()  # the SDK takes seconds, which are no question's
     with (
         tempfile.TemporaryDirectory(prefix="drill-", ignore_cleanup_errors=True) as folder,
         PracticeServer(page) as server,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from drills.programs import killed_after_the_save
+from drills.programs import killed_after_the_save, run
 from drills.services import INJECTION
-from drills.stage import NOTE, NOTE_IS, SUM, Stage
+from drills.stage import NOTE, NOTE_IS, SUM, SUM_IS, Stage, Told
+from events import RedisUnavailable
 from oversight.approvals import Answer as Approval
 
 WEATHER = "What's the weather in Seattle?"
@@ -65,6 +66,36 @@ def a_breaker_opens(stage: Stage) -> None:
     stage.heal()
 
 
+def changed_notes(stage: Stage) -> None:
+    """A note whose content is not what was saved is labelled so."""
+    told = _found(stage)
+    stage.expect(told.status == "ok" and "changed since it was saved" in told.text, f"labelled: {told.in_words()}")
+
+
+def other_notes(stage: Stage) -> None:
+    """Notes that do not match the search are not given out as found; that they are missing is said."""
+    told = _found(stage)
+    stage.expect(told.status == "degraded" and told.degraded == ("find_notes",), f"said so: {told.in_words()}")
+
+
+def _found(stage: Stage) -> Told:
+    stage.expect(stage.ask(NOTE).status == "ok", "the note is saved")
+    told = stage.ask("Find my notes about milk")
+    stage.expect(stage.strikes() > 0, "the fault strikes: it never did")
+    stage.heal()
+    return told
+
+
+def without_redis(stage: Stage) -> None:
+    """Breakers and limits become this process's own: no question fails, and one line says so."""
+    for _ in range(2):
+        told = stage.ask(SUM)
+        stage.expect(told.status == "ok" and SUM_IS in told.text, f"the right answer: {told.in_words()}")
+    said = [event for event in stage.events if isinstance(event, RedisUnavailable)]
+    stage.expect(len(said) == 1, f"it is said once: {len(said)} times")
+    stage.expect(stage.strikes() > 0, "the fault strikes: it never did")
+
+
 # --- approvals -------------------------------------------------------------------------------------------
 
 
@@ -102,6 +133,17 @@ def _tainted(stage: Stage, answer: Approval, status: str | None, notes: int) -> 
 def resumed_after_a_kill(stage: Stage) -> None:
     """The program is killed after it saved; the next one goes on where it stood: same answer, one note."""
     killed_after_the_save(stage)
+    _resumed(stage)
+
+
+def resumed_after_a_crash(fault: str, stage: Stage) -> None:
+    """The process dies there; the next one goes on where it stood: same answer, one note"""
+    ran = run(stage, NOTE, "--fault", fault)
+    stage.expect(ran.killed, f"the process dies: exit {ran.code}")
+    _resumed(stage)
+
+
+def _resumed(stage: Stage) -> None:
     left = stage.open_latest()
     stage.expect(left is not None, "the question that was cut off is offered")
     if left is None:

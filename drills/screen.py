@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from drills import survival
 from drills.outcome import Outcome
 from drills.running import BROKEN, HELD, SKIPPED
 from drills.survival import RATES, SETUPS, TROUBLES, Point
@@ -87,6 +88,7 @@ def tables(outcome: Outcome, report: str | None) -> str:
         console.print(text)
     if outcome.points:
         console.print(_survival(outcome.points))
+        console.print(Text(survival.bound(outcome.points[0].asked) + "\n", style="dim"))
     console.print(_summary(outcome, report))
     return theme.spelled(out.getvalue()).rstrip()
 
@@ -132,7 +134,7 @@ def _survival(points: list[Point]) -> Table:
         for setup in SETUPS:
             row = [point for point in points if (point.trouble, point.setup) == (trouble, setup)]
             if row:
-                shares = [f"{point.share:.0%}" for point in row] + [""] * (len(RATES) - len(row))
+                shares = [point.shown for point in row] + [""] * (len(RATES) - len(row))
                 table.add_row(f"  {setup}", *shares, f"{row[-1].wait_s:.1f} s", f"{row[-1].requests:.1f}")
     return table
 

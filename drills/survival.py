@@ -93,6 +93,16 @@ class Point:
         """Of the questions that survived."""
         return self.survived / self.asked
 
+    @property
+    def shown(self) -> str:
+        """The share in words; only all of them are 100 %."""
+        return f"{self.share:.0%}" if self.survived in (0, self.asked) else f"{min(self.share, 0.999):.1%}"
+
+
+def bound(questions: int) -> str:
+    """What a share of 100 % means, in words."""
+    return f"100 % is no failure in {questions} questions: it bounds their rate at {3 / questions:.2g} (3/N, 95 %)."
+
 
 def chart(settings: Settings, seed: int, questions: int = QUESTIONS) -> Iterator[Point]:
     """Measure all points, setup by setup.
