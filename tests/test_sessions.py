@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import shutil
@@ -512,6 +513,16 @@ def test_a_newer_file_is_left_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "state" / "sessions.sqlite3").read_bytes() == before
 
 
+@pytest.fixture
+def _no_garbage() -> Iterator[None]:
+    """An alarm that strikes while Python clears up after other tests would be told as theirs."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_garbage")
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 def test_a_disk_that_hangs_is_waited_for_once_and_briefly(
     desk: Desk, kind: str, monkeypatch: pytest.MonkeyPatch
