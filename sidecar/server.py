@@ -69,7 +69,7 @@ class BoundedProtocol(H11Protocol):
         self._begin()
         if len(self.connections) > CONNECTIONS_MAX:
             kept = cast("set[BoundedProtocol]", self.connections)
-            min(kept, key=lambda one: (one.deserves_its_place, one.since_s)).drop()
+            min(kept, key=lambda one: (one.claim, one.since_s)).drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
@@ -78,10 +78,11 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     @property
-    def deserves_its_place(self) -> bool:
-        """Whether it waits for us, not for its client, or is too new to tell."""
-        answering = self.cycle is not None and not self.cycle.response_complete and not self.flow.write_paused
-        return answering or self.loop.time() - self.since_s < NEW_S
+    def claim(self) -> int:
+        """How much it deserves its place: 2 while it waits for us, not for its client; 1 while too new to tell."""
+        if self.cycle is not None and not self.cycle.response_complete and not self.flow.write_paused:
+            return 2
+        return int(self.loop.time() - self.since_s < NEW_S)
 
     def drop(self) -> None:
         """End the connection at once, whatever is still unsent."""

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+import sidecar.app
 import sidecar.server
 from config import Settings
 from errors import AgentError, ConfigurationError
 from sidecar.app import READERS_MAX
 from sidecar.server import CONNECTIONS_MAX, HEAD_BYTES_MAX, is_loopback, listen
+from stores.heartbeat import Heartbeat
 from stores.traces import TraceStore
 from tests.support_health import Running, read_reply, running, until
 
@@ -70,6 +72,29 @@ def test_who_connects_and_says_nothing_is_no_different(server: Running) -> None:
         for _ in range(300):
             stack.enter_context(server.connect())
         assert server.get("/health/live").status == 200
+
+
+def test_a_probe_that_is_being_answered_keeps_its_place_in_a_crowd_of_new_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow(folder: Path) -> list[Heartbeat]:
+        asked.set()
+        go_on.wait(10)
+        return []
+
+    monkeypatch.setattr(sidecar.app, "read_heartbeats", slow)
+    monkeypatch.setattr(sidecar.app, "AGENTS_WAIT_S", 10.0)
+    monkeypatch.setattr(sidecar.server, "NEW_S", 60.0)
+    with running(Settings(state_dir=tmp_path)) as server, contextlib.ExitStack() as stack:
+        probe = stack.enter_context(server.connect())
+        probe.sendall(LIVE)
+        assert asked.wait(5)
+        crowd = [stack.enter_context(server.connect()) for _ in range(CONNECTIONS_MAX + 5)]
+        until(lambda: is_ended(crowd[0]))
+        go_on.set()
+        assert read_reply(probe).status == 200
 
 
 def test_an_unfinished_request_ends_in_time_however_it_drips(server: Running, hasty: float) -> None:
