@@ -35,13 +35,14 @@ EXCHANGE_S = 10.0
 IDLE_S = 5
 """Uvicorn's own, for a connection between two requests."""
 
-CONNECTIONS_MAX = 128
-"""Far above what probes, a metrics scraper and a person need; far below any limit of descriptors."""
+CONNECTIONS_MAX = 64
+"""Far above what probes, a metrics scraper and a person need. With what is taken and not yet counted, or dropped and
+not yet closed (3 x ACCEPTED_MAX at most), below the 256 descriptors that macOS gives a program."""
 
 NEW_S = 0.5
 """For so long a connection keeps its place before those that wait for us: its request may just not be read yet."""
 
-ACCEPTED_MAX = 64
+ACCEPTED_MAX = 32
 """Connections taken at once. Half of CONNECTIONS_MAX: a new one is read before newer ones can push it out."""
 
 BACKLOG = 1_024

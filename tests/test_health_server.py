@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -65,6 +68,27 @@ def test_hundreds_of_half_sent_requests_neither_stop_the_probe_nor_pile_up(serve
             assert time.monotonic() - began_s < 1.0
         until(lambda: descriptors() - before <= 400 + CONNECTIONS_MAX + 10)
         assert threading.active_count() <= threads + 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of descriptors")
+def test_a_crowd_does_not_use_up_the_few_descriptors_of_some_systems(tmp_path: Path) -> None:
+    limited = (
+        "import resource, health; _, hard = resource.getrlimit(resource.RLIMIT_NOFILE);"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard)); health.main()"
+    )
+    variables = {**os.environ, "STATE_DIR": str(tmp_path), "HEALTH_PORT": "0", "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-c", limited]
+    with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stderr is not None
+        found = re.search(r"127\.0\.0\.1:([0-9]+)", program.stderr.readline())
+        assert found
+        server = Running(int(found[1]))
+        with contextlib.ExitStack() as stack:
+            for _ in range(600):
+                stack.enter_context(server.connect())
+            assert server.get("/health/live").status == 200
+        program.terminate()
+        assert program.stderr.read() == ""
 
 
 def test_who_connects_and_says_nothing_is_no_different(server: Running) -> None:
