@@ -13,18 +13,21 @@ itself (`stores/sessions.py`), or run a turn (`core/turn.py`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.conversation import Conversation
-from core.report import TurnReport
+from core.journal import LAST_WRITE_S, Checkpoint, write_s
+from core.report import TurnReport, ended, report_of
 from core.resume import CRASHES_MAX, CutOff, report_from_json, restore
 from core.turn import Rules, Turn, answering, closing, give_up, refusing, repeating
 from errors import AgentError, ConfigurationError
-from flow import Flow, pause
+from events import TurnCancelled
+from flow import Flow, emit, pause
 from oversight.approvals import ApproveMode
 from safe_text import one_line
 from stores.session_rows import SessionInfo
 from stores.sessions import READ_S_MAX, Opened, SessionStore
+from tools import result_of
 
 TASK_ID_CHARS_MAX = 200
 ASK_AGAIN_S = 0.25
@@ -52,6 +55,7 @@ class Session:
     def __init__(self, store: SessionStore, rules: Rules, new_id: Callable[[], str]) -> None:
         self._store, self._rules, self._new_id = store, rules, new_id
         self._cut: CutOff | None = None
+        self._step: Checkpoint | None = None  # the last one, written or not
         self.conversation = Conversation(new_id())
 
     @property
@@ -156,6 +160,28 @@ class Session:
     def closing(self) -> Flow[TurnReport]:
         """End a question that was stopped from outside."""
         return closing(self.turn, self.conversation, self._rules)
+
+    def checkpointing(self, effect: Checkpoint) -> Flow[str]:
+        """Keep a checkpoint; "" or what went wrong."""
+        self._step = effect
+        return self._store.checkpointing(effect)
+
+    def leaving(self) -> Flow[TurnReport]:
+        """End a question because the program is told to end: it stays open, and the next start finishes it."""
+        turn, step = self.turn, self._step
+        if step is None or step.turn_id != turn.id or step.state is None:  # nothing was done yet, or it has its end
+            return (yield from self.closing())
+        # The last step kept is where it goes on; only that being told to end is no crash.
+        state = {**step.state, "starts": max(1, turn.starts - 1)}
+        limit_s = max(LAST_WRITE_S, write_s(turn.deadline, self._rules.now()))
+        problem: str = yield replace(step, state=state, limit_s=limit_s)
+        if problem or self._store.off:
+            return (yield from self.closing())
+        calls = (*turn.results, *map(result_of, turn.batch))
+        report = replace(report_of(turn, "cancelled", "", self._rules), tool_calls=calls)
+        yield from emit(TurnCancelled("the question is kept; resumed, it goes on from here"))
+        yield from emit(ended(report))
+        return report
 
     def _claiming(self, turn: Turn) -> Flow[TurnReport | None]:
         """Make the task ours; its answer, when it has one. Waits for another process that works on it."""

@@ -153,6 +153,7 @@ class Agent:
         self.totals = Totals()
         self.last_trace_id: str | None = None
         self._model_attempts = 0
+        self._keeps = False
         self._meter = meter = Meter([one.name for one in self.toolbox])
         self.pulse = Pulse(settings.state_dir, practice=self.links[0] == PRACTICE, breakers=self.guards.snapshots)
         self.listeners: list[Listener] = [
@@ -198,13 +199,22 @@ class Agent:
         """Let health checks see this agent from now on; without it they do from the first question on."""
         self.pulse.start()
 
+    def leaving(self, *, keeps: bool) -> None:
+        """The program is told to end: health checks hear it at once. For signal handlers too.
+
+        Args:
+            keeps: a question that is stopped from now on stays open, and the next start can finish it.
+        """
+        self.pulse.stopping()
+        self._keeps = keeps
+
     # --- what both doors run
 
     def _flows(self) -> dict[type[Effect], Callable[[Any], Flow[Any]]]:
         return {
             AskModel: self._asking,
             RunTools: self._running,
-            Checkpoint: self.sessions.checkpointing,
+            Checkpoint: self.session.checkpointing,
             RecordIntents: self.sessions.intending,
             RecordOutcome: self.sessions.recording,
         }
@@ -244,11 +254,15 @@ class Agent:
         self.last_trace_id = turn_id
         return self.aftermath.around(flow, turn, self.session_id, errand, given_up)
 
+    def _closing(self) -> Flow[TurnReport]:
+        return self.session.leaving() if self._keeps else self.session.closing()
+
     def _following(self, report: TurnReport) -> Flow[None]:
         trace_id, turn = self.last_trace_id or "", self.session.turn
         return self.aftermath.following(turn, report, self.session_id, trace_id, self._model_attempts)
 
-    def _opening(self, which: str) -> Flow[Unfinished | None]:
+    def opening(self, which: str) -> Flow[Unfinished | None]:
+        """What `open_session` runs, for a door that is not this agent's."""
         found = yield from self.session.opening(which)
         self.totals = Totals()
         with suppress(AgentError):  # what is parked there is then not seen to by itself
@@ -376,7 +390,7 @@ class AsyncAgent(Agent):
             ConfigurationError: there is no such session, or another process has it open.
             AgentError: it cannot be read.
         """
-        return await self.door.run(self._opening(which), self._scope())
+        return await self.door.run(self.opening(which), self._scope())
 
     async def perform(self, flow: Flow[T]) -> T:
         """Run a flow of `aftermath` between two questions."""
@@ -393,7 +407,7 @@ class AsyncAgent(Agent):
         try:
             report = await self._task
         except asyncio.CancelledError:
-            report = await asyncio.shield(self.door.run(self.session.closing(), scope))
+            report = await asyncio.shield(self.door.run(self._closing(), scope))
             if _cancelled_from_outside():
                 raise
         finally:
@@ -447,7 +461,7 @@ class BlockingAgent(Agent):
 
     def open_session(self, which: str) -> Unfinished | None:
         """Change to another session, as `AsyncAgent.open_session`."""
-        return self.door.run(self._opening(which), self._scope())
+        return self.door.run(self.opening(which), self._scope())
 
     def perform(self, flow: Flow[T]) -> T:
         """Run a flow of `aftermath`, as `AsyncAgent.perform`."""
@@ -463,7 +477,7 @@ class BlockingAgent(Agent):
         try:
             report = self.door.run(flow, scope)
         except Stopped:
-            report = self.door.run(self.session.closing(), scope)
+            report = self.door.run(self._closing(), scope)
         finally:
             self.pulse.end_turn()
         with suppress(Stopped):  # the question has its end already

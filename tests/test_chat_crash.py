@@ -6,17 +6,18 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support_pty import ROOT, Terminal
+from tests.support_pty import PATIENCE_S, ROOT, Terminal
 from tests.test_ui_sessions import QUESTION, killed, notes
 
 SAVED, SUM = "Saved the note as a9f1ae1612d5", "2 * 3 = 6"
-OFFER = f'! 1 question was cut off by a crash: "{QUESTION}". /resume finishes it.'
+OFFER = f'! 1 question was cut off: "{QUESTION}". /resume finishes it.'
 
 
 @pytest.fixture
@@ -97,6 +98,40 @@ def test_a_one_shot_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> N
     assert (code, later["session_id"]) == (0, finished["session_id"])
     code, nothing = ask("agent_async.py", tmp_path, "--resume", finished["session_id"])
     assert (code, nothing["error"]["message"][:26]) == (2, "no question was cut off in")
+
+
+def stopped(program: str, folder: Path, number: int) -> tuple[int, dict[str, Any]]:
+    """Send a signal to a one-shot whose sum hangs; its exit code and its report."""
+    command = [sys.executable, str(ROOT / program), "--offline", "--json", "--fault", "calculator:hang", QUESTION]
+    with subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=-1, stderr=-1, text=True) as asked:
+        end_s = time.monotonic() + PATIENCE_S
+        while not (folder / "notes").is_dir() or not notes(folder):
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+        time.sleep(0.05)  # the sum is under way now, or about to be
+        asked.send_signal(number)
+        said, _ = asked.communicate(timeout=PATIENCE_S)
+    return asked.returncode, json.loads(said)
+
+
+@pytest.mark.parametrize("program", ["agent_async.py", "agent.py"])
+def test_a_one_shot_that_the_system_ends_is_kept_and_finished_by_the_next(tmp_path: Path, program: str) -> None:
+    code, told = stopped(program, tmp_path, signal.SIGTERM)
+    assert (code, told["status"]) == (143, "cancelled")
+    code, finished = ask(program, tmp_path, "--resume", told["session_id"])
+    assert (code, finished["status"], finished["session_id"]) == (0, "ok", told["session_id"])
+    assert SAVED in finished["text"]
+    assert SUM in finished["text"]
+    assert len(notes(tmp_path)) == 1
+
+
+def test_a_one_shot_that_its_person_stopped_is_over_and_its_session_goes_on(tmp_path: Path) -> None:
+    code, told = stopped("agent_async.py", tmp_path, signal.SIGINT)
+    assert (code, told["status"]) == (130, "cancelled")
+    code, nothing = ask("agent_async.py", tmp_path, "--resume", told["session_id"])
+    assert (code, nothing["error"]["message"][:22]) == (2, "no question was cut of")
+    code, later = ask("agent.py", tmp_path, "--resume", told["session_id"], "What is 5 * 5?")
+    assert (code, later["session_id"]) == (0, told["session_id"])
 
 
 def test_the_same_task_is_answered_once_and_then_from_the_store(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def said(agent: Any, line: str) -> str:
 def test_a_plain_start_offers_back_what_a_crash_cut_off_without_entering_it(after_crash: BlockingAgent) -> None:
     session = after_crash.session_id
     news = begin_chat(after_crash, Options(), None)
-    assert news == [(f'! 1 question was cut off by a crash: "{QUESTION}". /resume finishes it.', "warn")]
+    assert news == [(f'! 1 question was cut off: "{QUESTION}". /resume finishes it.', "warn")]
     assert after_crash.session_id == session
     assert after_crash.unfinished is None
 
@@ -93,7 +93,7 @@ def test_a_plain_start_offers_back_what_a_crash_cut_off_without_entering_it(afte
 def test_several_are_counted_and_the_last_one_is_quoted(after_crash: BlockingAgent, tmp_path: Path) -> None:
     killed(tmp_path, "What is 4 * 4?", "calculator:crash")
     ((words, _),) = begin_chat(after_crash, Options(), None)
-    assert words == '! 2 questions were cut off by a crash; the last one: "What is 4 * 4?". /resume finishes it.'
+    assert words == '! 2 questions were cut off; the last one: "What is 4 * 4?". /resume finishes it.'
 
 
 def test_a_start_without_any_session_says_nothing_and_makes_no_file(agent: BlockingAgent, tmp_path: Path) -> None:
@@ -143,16 +143,16 @@ def test_continue_opens_the_session_used_last(agent: BlockingAgent, tmp_path: Pa
     second = agent.ask("What is 5 * 5?").session_id
     agent.close()
     later = make(tmp_path)
-    assert later.door.run(entering(later.session, Options(continues=True))) == ""
+    assert later.door.run(entering(later, Options(continues=True))) == ""
     assert later.session_id == second
-    assert later.door.run(entering(later.session, Options(resume=first[:6]))) == ""
+    assert later.door.run(entering(later, Options(resume=first[:6]))) == ""
     assert later.session_id == first
     assert entered(later).split("\n") == [f"session {first}, 4 messages", "> What is 2 * 3?", "2 * 3 = 6"]
     later.close()
 
 
 def test_continue_without_any_session_starts_anew_and_says_so(agent: BlockingAgent) -> None:
-    told = agent.door.run(entering(agent.session, Options(continues=True)))
+    told = agent.door.run(entering(agent, Options(continues=True)))
     assert told == "there is no session to continue yet: this is a new one"
     assert begin_chat(agent, Options(continues=True), None) == [(f"! {told}", "warn")]
     begin_of(agent, Options(continues=True), "What is 2 * 3?", told)
@@ -171,7 +171,7 @@ def test_a_session_that_is_open_elsewhere_is_refused_by_name(agent: BlockingAgen
 
 
 def test_a_one_shot_finishes_what_was_cut_off_or_refuses_to_lose_it(after_crash: BlockingAgent) -> None:
-    after_crash.door.run(entering(after_crash.session, Options(continues=True)))
+    after_crash.door.run(entering(after_crash, Options(continues=True)))
     assert begin_of(after_crash, Options(continues=True), "", "") == after_crash.resume
     with pytest.raises(UsageError, match="was cut off") as refused:
         begin_of(after_crash, Options(continues=True), "something else", "")

@@ -221,7 +221,7 @@ class Chat:
         self.leaving = code
         self._watched.put(code)
         if self.agent is not None:
-            self.agent.pulse.stopping()  # before anything is stopped: health checks must send nobody here any more
+            self.agent.leaving(keeps=code in (SIGHUP, SIGTERM))  # nobody's wish about the question: it can be resumed
         if self.prompt is not None:
             self.prompt.leave()
         if not self._is_prompting():

@@ -2,7 +2,8 @@
 
 The answer goes to stdout, everything else to stderr; with `--json` stdout gets exactly one
 JSON object, at every exit. A signal stops the question like Ctrl-C in the chat: what was
-written stays, the report says "cancelled", and the exit code names the signal. One that comes
+written stays, the report says "cancelled", and the exit code names the signal. After SIGTERM or SIGHUP,
+which are nobody's wish about the question, it stays open for `--resume`. One that comes
 before the question ends the program at once (`early_end.py`); one that comes after the answer
 changes nothing, since a finished result wins.
 """
@@ -13,6 +14,7 @@ import asyncio
 import contextlib
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -140,7 +142,7 @@ async def _answer_async(options: Options, settings: Settings, question: str, scr
     from wiring import AsyncAgent, preload
 
     agent = AsyncAgent(settings, approving_async(screen), **_parts(options, screen))
-    said = await agent.door.run(entering(agent.session, options))
+    said = await agent.door.run(entering(agent, options))
     begin = begin_of(agent, options, question, said)
     _tell(screen, said)
     agent.begin_heartbeat()
@@ -162,12 +164,12 @@ async def _answer_async(options: Options, settings: Settings, question: str, scr
 
 
 def _stop_async(agent: AsyncAgent, loop: asyncio.AbstractEventLoop, signum: int) -> None:
-    agent.pulse.stopping()  # before anything is stopped: health checks must send nobody here any more
+    agent.leaving(keeps=signum != signal.SIGINT)
     loop.call_soon_threadsafe(agent.stop)
 
 
 def _stop_blocking(agent: BlockingAgent, signum: int) -> None:
-    agent.pulse.stopping()
+    agent.leaving(keeps=signum != signal.SIGINT)
     agent.stop(signum)
 
 
@@ -175,7 +177,7 @@ def _answer_blocking(options: Options, settings: Settings, question: str, screen
     from wiring import BlockingAgent, preload
 
     agent = BlockingAgent(settings, approving_blocking(screen), **_parts(options, screen))
-    said = agent.door.run(entering(agent.session, options))
+    said = agent.door.run(entering(agent, options))
     begin = begin_of(agent, options, question, said)
     _tell(screen, said)
     agent.begin_heartbeat()

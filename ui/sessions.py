@@ -31,7 +31,6 @@ from ui.command import CommandResult, Work, counted
 from ui.steps import Steps
 
 if TYPE_CHECKING:
-    from session import Session
     from wiring import Agent
 
 LISTED = 20
@@ -49,7 +48,7 @@ NOTHING_YET = "there is no session to continue yet"
 # --- at the start ----------------------------------------------------------------------------------------
 
 
-def entering(session: Session, options: Options) -> Flow[str]:
+def entering(agent: Agent, options: Options) -> Flow[str]:
     """Open the session that the options name; what there is to say about it.
 
     Raises:
@@ -58,12 +57,12 @@ def entering(session: Session, options: Options) -> Flow[str]:
     """
     which = options.resume
     if options.continues:
-        latest = yield from session.listing(1)
+        latest = yield from agent.session.listing(1)
         if not latest:
             return f"{NOTHING_YET}: this is a new one"
         which = latest[0].id
     if which:
-        yield from session.opening(which)
+        yield from agent.opening(which)
     return ""
 
 
@@ -111,7 +110,7 @@ def begin_chat(agent: Agent, options: Options, screen: object) -> News:
         return asyncio.run(AsyncDoor(listeners=listeners).run(flow))
 
     if options.resume or options.continues:
-        said = run(entering(agent.session, options))
+        said = run(entering(agent, options))
         news.append((f"! {said}", "warn") if said else (entered(agent), "dim"))
         if (offer := offered(agent)) and not said:
             news.append((offer, "warn"))
@@ -132,7 +131,7 @@ def _offering(agent: Agent) -> Flow[News]:
     question = f': "{_shortly(opened.cut.question)}"' if opened.cut is not None else f" in {opened.id}"
     which = "1 question was" if len(cut_off) == 1 else f"{len(cut_off)} questions were"
     last = "" if len(cut_off) == 1 else "; the last one"
-    return [(f"! {which} cut off by a crash{last}{question}. /resume finishes it.", "warn")]
+    return [(f"! {which} cut off{last}{question}. /resume finishes it.", "warn")]
 
 
 def _is_file(path: Path) -> bool:
