@@ -122,6 +122,12 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def _url(value: str) -> str:
+    if {"?", "#"} & set(value):
+        raise ValueError("a URL that ends with its path: requests are made of it")
+    return _webhook_url(value).rstrip("/")
+
+
+def _webhook_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -129,11 +135,6 @@ def _url(value: str) -> str:
         fits = False
     if not fits or " " in value or not value.isprintable():
         raise ValueError("a URL that starts with http:// or https://")
-    return value.rstrip("/")
-
-
-def _webhook_url(value: str) -> str:
-    _url(value)
     return value  # word for word: a service may tell /hook from /hook/
 
 

@@ -249,6 +249,22 @@ def test_a_late_verdict_of_a_probe_whose_place_was_taken_is_dropped(server: Serv
     assert one.breaker.state is State.HALF_OPEN
 
 
+def test_what_a_call_reports_after_another_process_changed_the_state_is_dropped(server: Server) -> None:
+    one, other = Process(server, "stale"), Process(server, "stale")
+    old = [one.admitted(), one.admitted()]
+    other.report(FAILURE, FAILURE)
+    wait_for_probes(other)
+    other.report(SUCCESS)
+    assert other.breaker.state is State.CLOSED
+    for permit in old:
+        assert permit is not None
+        permit.settle(FAILURE)
+    other.later()
+    other.report(NEUTRAL)
+    assert other.breaker.state is State.CLOSED
+    assert other.breaker.snapshot().failures_in_a_row == 0
+
+
 def test_a_window_is_judged_by_each_process_and_what_it_concludes_is_shared(server: Server) -> None:
     policy = BreakerPolicy(window=CountWindow(size=4, failure_rate=0.5, calls_min=4), open_s=60)
     one, other = Process(server, "window", policy), Process(server, "window", policy)

@@ -215,6 +215,13 @@ def test_a_link_is_known_by_the_key_it_needs() -> None:
         assert nothing.has_key_for(link) is not needs
 
 
+@pytest.mark.parametrize("url", ["http://h/?key=x", "http://h/#x"])
+def test_a_base_url_has_no_query_but_a_webhook_may(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"GEMINI_BASE_URL is .* that ends with its path"):
+        read_settings({"GEMINI_BASE_URL": url})
+    assert read_settings({"ALERT_WEBHOOK_URL": url}).alert_webhook_url == url
+
+
 def test_variables_of_parts_that_are_not_built_yet_are_ignored() -> None:
     environment = {"BUDGET_USD": "lots", "DATABASE_URL": "::", "OTEL_EXPORTER_OTLP_ENDPOINT": "x"}
     assert read_settings(environment) == read_settings({})

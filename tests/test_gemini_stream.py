@@ -221,6 +221,12 @@ def test_whatever_a_server_sends_is_an_answer_or_an_error_of_ours(data: st.DataO
         pass
 
 
+@pytest.mark.parametrize("part", [{"text": "The answer is 345."}, call("save_note", {"content": "x"})])
+def test_a_body_that_ends_without_a_finish_reason_is_no_answer(part: dict[str, Any]) -> None:
+    assert "broke off" in refusal(chunk(part))
+    assert "broke off" in refusal()
+
+
 def test_a_broken_stream_stays_broken() -> None:
     parser = GeminiParser(LINK)
     with pytest.raises(AgentError):
