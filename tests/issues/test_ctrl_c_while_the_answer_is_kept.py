@@ -15,12 +15,14 @@ from tests.simulation.strikes import Strike
 SAVE = (Round("tools", (note(1, 0),)),)
 
 
-@pytest.mark.parametrize("effect", ["Checkpoint", "RecordIntents", "RecordOutcome", "RunTools", "Blocking"])
+@pytest.mark.parametrize("effect", ["Blocking", "Converse", "Pause"])
 def test_the_history_can_be_continued_wherever_ctrl_c_strikes(effect: str) -> None:
     struck = 0
-    for after in range(20):
+    for after in range(30):
         strike = Strike(f"effect.{effect}", "interrupt", after)
         one = judged(Plan(1, SONNET, "ask", (Asked(1, SAVE, (strike,)), Asked(2, ()))))
         assert one.problems == ()
-        struck += one.hits[strike.where, strike.kind]
-    assert 1 <= struck < 20, "it struck at every one of them, and there are no more"
+        if not one.hits[strike.where, strike.kind]:
+            break
+        struck += 1
+    assert 1 <= struck < 30

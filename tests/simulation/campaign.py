@@ -8,9 +8,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 from tests.simulation.checkers import check, check_end
+from tests.simulation.files import Killed
 from tests.simulation.plans import Plan, draw_plan
 from tests.simulation.strikes import CELLS
 from tests.simulation.world import Simulation
@@ -37,7 +39,9 @@ def judged(plan: Plan, tell: Callable[[str], None] | None = None) -> Judged:
     sim = Simulation(plan, tell)
     try:
         sim.run(check, check_end)
-    except Exception as error:  # whatever it is, the agent must not have raised it
+    except (Exception, KeyboardInterrupt, Killed) as error:  # whatever it is, the agent must not have let it out
+        if isinstance(error, KeyboardInterrupt) and not sim.interrupts:
+            raise  # of a real person
         sim.problems.append(f"crash: {type(error).__name__}: {error}")
     sim.database.close()
     return Judged(plan, tuple(sim.problems), sim.trace_hash, sim.strikes.hits)
@@ -105,5 +109,5 @@ def _outcomes(batches: list[range], workers: int) -> Iterator[list[_Told]]:
     if workers == 1:
         yield from map(_batch, batches)
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(_batch, batches)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_batch, batches)

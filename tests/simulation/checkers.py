@@ -100,7 +100,8 @@ def _agreement(sim: Simulation, told: Told) -> Iterator[str]:
         yield f"C6: reported {report.status}, told {ends}"
     trace = sim.traces.traces.get(told.answer.trace_id)
     if trace is None:
-        yield "C6: no trace was kept"
+        if of(told.events, TurnStarted):  # else it was stopped before it began
+            yield "C6: no trace was kept"
     elif trace["status"] != report.status or trace["model_attempts"] != told.answer.model_attempts:
         yield f"C6: the trace says {trace['status']} after {trace['model_attempts']} attempts"
 
@@ -118,7 +119,7 @@ def _metrics(sim: Simulation, told: Told) -> Iterator[str]:
     slack = sim.interrupts
     for name, expected, tolerated in (
         ("questions_started", sim.heard[TurnStarted], 0),
-        ("questions", sim.heard[TurnEnded], 0),
+        ("questions", sim.heard[TurnEnded], sim.stillborn),
         ("attempts", sums["attempts_started"], 0),
         ("faults_injected", sim.heard[FaultInjected], 0),
         ("faults_injected", sim.struck, slack),

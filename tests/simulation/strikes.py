@@ -35,7 +35,8 @@ _EFFECTS = (
     "AskModel", "Converse", "Pause", "Attempt", "Blocking", "Fetch", "AskHuman", "RunTools", "Together", "Within",
     "Checkpoint", "RecordIntents", "RecordOutcome", "Emit",
 )  # fmt: skip
-_ENDS = ("interrupt", "interrupt_in", "kill", "power")
+_LEAVES = ("Pause", "Blocking", "Converse", "Fetch", "AskHuman")
+"""Where doors wait: only there Ctrl-C reaches a flow. A kill comes anywhere."""
 _ERRNOS: dict[str, tuple[str, ...]] = {
     "mkdir": ("EACCES", "ENOSPC", "EROFS"),
     "create": ("EACCES", "EMFILE", "ENOSPC", "EROFS", "EINTR"),
@@ -68,7 +69,8 @@ CELLS: tuple[tuple[str, str], ...] = (
     *((f"aside.{what}", kind) for what in ("RunTools", "Checkpoint", "RecordIntents", "RecordOutcome")
       for kind in ("late", "slow", "hang")),
     *(("human", kind) for kind in ("no", "nobody", "slow", "never")),
-    *((f"effect.{effect}", kind) for effect in _EFFECTS for kind in _ENDS),
+    *((f"effect.{effect}", kind) for effect in _EFFECTS for kind in ("interrupt_in", "kill", "power")),
+    *((f"effect.{effect}", "interrupt") for effect in _LEAVES),
 )  # fmt: skip
 
 INJECTED = ("model.", "disk", "calculator", "save_note", "find_notes", "get_weather", "web_search")

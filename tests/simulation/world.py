@@ -22,7 +22,7 @@ from typing import Any, NoReturn, cast
 from config import Settings, read_settings
 from doors.virtual import VirtualBranch, VirtualDoor
 from errors import AgentError, ConfigurationError
-from events import Event, FaultInjected, Listener, Stamped
+from events import Event, FaultInjected, Listener, Stamped, TurnStarted
 from faults import parse_fault
 from flow import Blocking, Effect, Fetch, Flow, Pause
 from models.chain import Converse
@@ -141,7 +141,8 @@ class VirtualAgent(Agent):
         door: dict[str, Any] = parts.pop("door")
         super().__init__(chosen, **parts)
         self.door = VirtualDoor(simulations(self), self._flows(), self.listeners, **door)
-        self.is_closing = False
+        self.is_stoppable = False
+        """Whether Ctrl-C would stop a question now."""
 
     def ask(self, question: str) -> Answer:
         """Answer one question."""
@@ -160,14 +161,14 @@ class VirtualAgent(Agent):
         self.door.run(_waiting(s))
 
     def _answer(self, flow: Flow[Any]) -> Answer:
-        scope = self._scope()
+        scope, self.is_stoppable = self._scope(), True
         try:
             report = self.door.run(flow, scope)
         except KeyboardInterrupt:
-            self.is_closing = True
+            self.is_stoppable = False
             report = self.door.run(self.session.closing(), scope)
         finally:
-            self.is_closing = False
+            self.is_stoppable = False
             self.pulse.end_turn()
         return self._end(report)
 
@@ -210,7 +211,7 @@ class Simulation:
         self.os: SimulatedOs
         self.models: SimulatedModels
         self.traces: MemoryTraces
-        self.struck = self.interrupts = 0
+        self.struck = self.interrupts = self.stillborn = 0
         self.heard: Counter[type[Event]] = Counter()
         self.log, self.screen = LogLines.shared(), ShownScreen()
         self.threads_before = threading.active_count()
@@ -251,7 +252,7 @@ class Simulation:
     def boot(self) -> None:
         """Start a process on what the last one left."""
         self.lives += 1
-        self.struck = self.interrupts = 0
+        self.struck = self.interrupts = self.stillborn = 0
         self.heard.clear()
         self._now_s = self.now() + 1.0
         self.__dict__.pop("agent", None)
@@ -325,13 +326,16 @@ class Simulation:
         self.note(f"effect.{name} {kind}")
         if kind in ("kill", "power"):
             self.dies(kind)
+        if not self.agent.is_stoppable:  # between questions Ctrl-C stops none
+            self.strikes.hits[f"effect.{name}", kind] -= 1
+            return
         if kind == "interrupt":
             self._interrupt(self._question)
         delay_s, question = self._rng.choice((0.001, 0.03, 0.3, 2.0)), self._question
         self.agent.door.call_at(self.now() + delay_s, lambda: self._interrupt(question))
 
     def _interrupt(self, question: int) -> None:
-        if question == self._question and not self.agent.is_closing:
+        if question == self._question and self.agent.is_stoppable:
             self.told[-1].interrupted = True
             self.interrupts += 1
             raise KeyboardInterrupt
@@ -376,6 +380,7 @@ class Simulation:
         self._living(lambda: self.agent.ask(asked.text), told)
         self._question += 1
         told.ended_s = self.now()
+        self.stillborn += told.interrupted and not of(told.events, TurnStarted)
         self.struck += sum(entry.struck for entry in self.agent.plan._entries)
 
     def _inject(self, strikes: tuple[Strike, ...]) -> None:
