@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -10,17 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cli import Options, UsageError
 from config import Settings
 from core.resume import CRASHES_MAX
 from errors import ConfigurationError
 from messages import Message, ToolResult, ToolUse, assistant, user
-from safe_text import MASK, register_secret
+from safe_text import MASK, encodable, mask, register_secret
 from session import Unfinished
 from tests.support_pty import ROOT
 from ui.command import CommandResult, Situation
 from ui.commands import run_command, settled
+from ui.export import as_json
 from ui.sessions import age_of, begin_chat, begin_of, entered, entering, offered
 from wiring import BlockingAgent
 
@@ -43,7 +47,8 @@ def crash(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(folder: Path) -> BlockingAgent:
-    return BlockingAgent(Settings(state_dir=folder / ".unflappable", notes_dir=folder / "notes"), offline=True)
+    chosen = Settings(state_dir=folder / ".unflappable", notes_dir=folder / "notes", rate_limit_per_minute=0)
+    return BlockingAgent(chosen, offline=True)
 
 
 @pytest.fixture
@@ -239,6 +244,27 @@ def test_an_exchange_that_wrote_and_has_no_answer_is_shown_as_it_stands(agent: B
         assistant("[stopped: note saved, no answer]"),
     )
     assert entered(agent).endswith("> save x\n[stopped: note saved, no answer]")
+
+
+def test_any_text_a_person_can_type_comes_back_when_its_session_is_opened_again(tmp_path: Path) -> None:
+    agent = make(tmp_path)
+
+    @given(text=st.text(min_size=1, max_size=60).map(encodable).filter(str.strip))
+    @settings(max_examples=40, deadline=None)
+    def check(text: str) -> None:
+        agent.new_session()
+        asked = agent.ask(text)
+        assert asked.report.status in ("ok", "degraded")
+        agent.new_session()
+        agent.open_session(asked.session_id)
+        assert agent.conversation.messages[0] == user(mask(text))
+        exported = json.loads(as_json(agent.session_id, agent.conversation.messages))
+        assert exported["messages"][0]["content"][0]["text"] == mask(text)
+
+    try:
+        check()
+    finally:
+        agent.close()
 
 
 @pytest.mark.parametrize(
