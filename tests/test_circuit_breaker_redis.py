@@ -16,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+import stores.redis_scripts
 from breaker_policy import CountWindow
 from circuit_breaker import BreakerPolicy, CircuitBreaker, Permit, State
 from circuit_breaker_redis import KEEP_S, SharedBreaker, SharedPermit
@@ -31,6 +32,11 @@ pytestmark = NEEDS_REDIS
 SUCCESS, FAILURE, THROTTLED, NEUTRAL = Outcome.SUCCESS, Outcome.FAILURE, Outcome.THROTTLED, Outcome.NEUTRAL
 ROOT = Path(__file__).parent.parent
 NAMES = (f"it{number}" for number in itertools.count())
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores.redis_scripts, "WAIT_S", 10.0)  # how long one waits is the subject of another file
 
 
 @pytest.fixture(scope="module")
@@ -377,6 +383,8 @@ def test_every_key_ends_by_itself_and_a_refusal_does_not_prolong_it(server: Serv
 _CHILD = """
 import sys, threading
 sys.path.insert(0, sys.argv[1])
+import stores.redis_scripts
+stores.redis_scripts.WAIT_S = 10.0
 from circuit_breaker import BreakerPolicy
 from circuit_breaker_redis import SharedBreaker
 from errors import AgentError, CircuitOpen

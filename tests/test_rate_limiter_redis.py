@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 
+import stores.redis_scripts
 from errors import LimiterFull
 from events import Event, LimiterWaited
 from flow import Script
@@ -25,6 +26,11 @@ from tests.support_rules import Clock
 
 pytestmark = NEEDS_REDIS
 NAMES = (f"it{number}" for number in itertools.count())
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores.redis_scripts, "WAIT_S", 10.0)  # how long one waits is the subject of another file
 
 
 @pytest.fixture(scope="module")
