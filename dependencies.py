@@ -1,4 +1,4 @@
-"""What the agent depends on, out of the settings: models, providers, and the guards around all of them.  (floor 5)
+"""What the agent depends on, out of the settings: models, tools, and the guards around all of them.  (floor 5)
 
 Names and limits only; nothing here is asked yet. `wiring.py` puts the rest together.
 """
@@ -11,7 +11,9 @@ from typing import Any
 
 from circuit_breaker import BreakerPolicy
 from config import Settings
+from disk import Disk
 from errors import ConfigurationError
+from faults import FaultPlan
 from guard import Guards
 from models.chain import Link, parse_chain
 from oversight.alerts import LIMIT as ALERT_LIMIT
@@ -20,7 +22,12 @@ from redis_link import RedisLink
 from retry import RetryPolicy
 from safe_text import one_line
 from stores.redis_scripts import RedisScripts
-from toolbox.search import brave, searxng, tavily, wikipedia
+from toolbox.cache import LastGood
+from toolbox.calculator import calculator_tool
+from toolbox.notes import find_notes_tool, save_note_tool
+from toolbox.search import brave, search_tool, searxng, tavily, wikipedia
+from toolbox.weather import weather_tool
+from tools import Tool
 
 
 def usable_links(settings: Settings) -> tuple[Link, ...]:
@@ -49,6 +56,33 @@ def search_providers(settings: Settings, wall: Callable[[], float]) -> list[Any]
     if settings.searxng_url:
         providers.append(searxng(settings.searxng_url, wall))
     return [*providers, wikipedia(settings.wikipedia_url, wall)]
+
+
+def build_tools(
+    settings: Settings,
+    guards: Guards,
+    plan: FaultPlan,
+    disk: Disk,
+    *,
+    now: Callable[[], float],
+    wall: Callable[[], float],
+    nonce: Callable[[], str],
+) -> list[Tool]:
+    """The tools that come with the program.
+
+    Args:
+        settings, guards, plan, disk: what they work with.
+        now, wall: the clocks, in seconds.
+        nonce: draws a word that nobody can guess.
+    """
+    places = settings.open_meteo_geocoding_url, settings.open_meteo_forecast_url
+    return [
+        calculator_tool(guards, plan),
+        save_note_tool(settings.notes_dir, disk, guards, plan),
+        find_notes_tool(settings.notes_dir, disk, guards, plan, nonce),
+        weather_tool(*places, guards, plan, LastGood(), now, wall),
+        search_tool(search_providers(settings, wall), guards, plan, LastGood(), now, nonce),
+    ]
 
 
 def services(settings: Settings) -> list[str]:

@@ -30,7 +30,7 @@ from core.journal import Checkpoint, RecordIntents, RecordOutcome, recording, wr
 from core.report import Totals, TurnReport
 from core.turn import AskModel, Rules
 from deadline import Deadline
-from dependencies import build_guards, check_breakers, search_providers, services, usable_links
+from dependencies import build_guards, build_tools, check_breakers, services, usable_links
 from disk import Disk
 from doors.aio import AsyncDoor
 from doors.blocking import BlockingDoor, Stopped
@@ -57,11 +57,6 @@ from telemetry.counting import Meter
 from telemetry.logs import LogListener
 from telemetry.pulse import Pulse
 from telemetry.traces import Tracer
-from toolbox.cache import LastGood
-from toolbox.calculator import calculator_tool
-from toolbox.notes import find_notes_tool, save_note_tool
-from toolbox.search import search_tool
-from toolbox.weather import weather_tool
 from tools import Prepared, Tool, Toolbox, UserTool, executing_all
 
 T = TypeVar("T")
@@ -302,26 +297,13 @@ class Agent:
     # --- the parts
 
     def _tools(self) -> list[Tool]:
-        settings, guards, plan, world = self.settings, self.guards, self.plan, self.world
-        nonce = partial(world.token, 8)
-        disk = Disk(plan, world.files)
-        disk.sweep_temps(settings.notes_dir)  # of saves that a crash cut short
-        return [
-            calculator_tool(guards, plan),
-            save_note_tool(settings.notes_dir, disk, guards, plan),
-            find_notes_tool(settings.notes_dir, disk, guards, plan, nonce),
-            weather_tool(
-                settings.open_meteo_geocoding_url,
-                settings.open_meteo_forecast_url,
-                guards,
-                plan,
-                LastGood(),
-                world.now,
-                world.wall,
-            ),
-            search_tool(search_providers(settings, world.wall), guards, plan, LastGood(), world.now, nonce),
-            *(one.bind(guards, plan) for one in USER_TOOLS),
-        ]
+        disk = Disk(self.plan, self.world.files)
+        disk.sweep_temps(self.settings.notes_dir)  # of saves that a crash cut short
+        built_in = build_tools(
+            self.settings, self.guards, self.plan, disk,
+            now=self.world.now, wall=self.world.wall, nonce=partial(self.world.token, 8),
+        )  # fmt: skip
+        return [*built_in, *(one.bind(self.guards, self.plan) for one in USER_TOOLS)]
 
     def _fault_targets(self) -> dict[str, Collection[str]]:
         """What faults can name, with the lies that can be told of it."""
