@@ -129,6 +129,8 @@ def told_of(given: Mapping[str, str], ground: Ground) -> list[str]:
     factor = own.total_timeout_s / used.total_timeout_s
     chain = re.sub(r"@http://127\.0\.0\.1:\d+", "", used.model_chain)
     lines = [f"models: {chain}, all played by the practice model on a port of this machine"]
+    if "," not in used.model_chain:
+        lines.append("one model: there is nothing to fall back to")
     if left_out := [link.name for link in parse_chain(own.model_chain) if link.provider == "google"]:
         lines.append(f"left out: {', '.join(left_out)} (the practice model does not speak Gemini)")
     shown = f"LLM {used.llm_timeout_s:g} s, TOOL {used.tool_timeout_s:g} s, TOTAL {used.total_timeout_s:g} s"

@@ -18,8 +18,9 @@ def matrix_table(lines: Sequence[Line]) -> str:
 
 
 def _line(line: Line) -> str:
+    name = f"`{line.name}`" if ":" in line.name.partition(" ")[0].rstrip(":") else line.name
     cells = (
-        f"`{line.name}`",
+        name,
         line.promise,
         one_line(line.happened, 90),
         line.attempts,

@@ -104,6 +104,8 @@ def _row(
 def _scene(name: str, play: Play, faults: str = "", *agents: str, tries: int = 0, needs: str = "") -> Row:
     """A row that is told by its function."""
     promise = (play.__doc__ or "").strip().rstrip(".")
+    if promise[1:2].islower() and not promise.startswith("Ctrl"):  # in a table it is no sentence
+        promise = promise[0].lower() + promise[1:]
     return Row(name, promise, play, tuple(faults.split()), tries, agents or BOTH_AGENTS, tuple(needs.split()))
 
 

@@ -110,7 +110,7 @@ def _judged(row: Row, stage: Stage) -> Result:
         BROKEN if stage.breaches else HELD,
         _shown("; then ".join(told.in_words() for told in stage.told), 600),
         tuple(_shown(breach, 600) for breach in stage.breaches),
-        stage.told[0].attempts if stage.told else None,
+        next((told.attempts for told in stage.told if told.attempts), 0) if stage.told else None,
         took_s,
         f"uv run python drill.py --only {shlex.quote(row.name)} --seed {stage.seed}",
     )

@@ -23,11 +23,14 @@ from drills import survival
 from drills.outcome import Outcome
 from drills.running import BROKEN, HELD, SKIPPED
 from drills.survival import RATES, SETUPS, TROUBLES, Point
-from safe_text import one_line
+from safe_text import clean, one_line
 from ui.theme import Theme
 
 WIDTH = 120
 """Columns of the tables where there is no terminal that has a width."""
+
+NARROW = 76
+"""With fewer columns there is no room for a table: a list then."""
 
 _STYLES = {HELD: "green", BROKEN: "bold red", SKIPPED: "yellow"}
 _TROUBLES = {
@@ -81,9 +84,9 @@ def tables(outcome: Outcome, report: str | None) -> str:
         color_system="standard" if theme.colour else None, safe_box=True, emoji=False, markup=False,
     )  # fmt: skip
     for line in outcome.ground:
-        console.print(Text(line, style="dim"))
+        console.print(Text(clean(line), style="dim"))
     if outcome.results:
-        console.print(_matrix(outcome))
+        console.print(_matrix(outcome) if console.width >= NARROW else _list(outcome))
     for text in _broken(outcome):
         console.print(text)
     if outcome.points:
@@ -112,12 +115,20 @@ def _matrix(outcome: Outcome) -> Table:
     return table
 
 
+def _list(outcome: Outcome) -> Text:
+    words = Text("\n")
+    for line in outcome.lines():
+        words.append(f"{line.verdict:8}", style=_STYLES[line.verdict])
+        words.append(f"{line.name}\n")
+    return words
+
+
 def _broken(outcome: Outcome) -> Iterator[Text]:
     for line in outcome.lines():
         for result in line.broken:
             words = Text(f"BROKEN  {line.name} ({result.agent}): {line.promise}\n", style="red")
             for breach in result.breaches:
-                words.append(f"        {breach}\n", style="default")
+                words.append(f"        {clean(breach)}\n", style="default")
             words.append(f"        again: {result.reproduce}\n", style="default")
             yield words
 
@@ -149,5 +160,5 @@ def _summary(outcome: Outcome, report: str | None) -> Text:
     if outcome.bound and not broken:
         words.append(f"{outcome.bound}.\n")
     if report:
-        words.append(f"Report: {report}\n")
+        words.append(f"Report: {clean(report)}\n")
     return words

@@ -19,7 +19,7 @@ import httpx2
 import pytest
 
 from config import read_settings
-from drills import markdown, picture, report, survival
+from drills import markdown, picture, report, screen, survival
 from drills.ground import KEY, make_ground, told_of
 from drills.matrix import Expected, Row, asked, rows
 from drills.outcome import Outcome, outcome_json
@@ -303,8 +303,19 @@ def test_a_chart_that_was_cut_off_is_drawn_as_far_as_it_got() -> None:
 def test_tables_for_the_readme_escape_what_would_end_a_cell() -> None:
     piped = Result(Row("a|b", "p|q", raising), "asyncio", HELD, "x|y", (), 2, 0.1)
     table = markdown.matrix_table(an_outcome(piped).lines())
-    assert r"| `a\|b` | p\|q | x\|y | 2 | 0.1 | held |" in table
+    assert r"| a\|b | p\|q | x\|y | 2 | 0.1 | held |" in table
     assert len(markdown.survival_table(points(2)).splitlines()) == 2 + len(TROUBLES) * len(SETUPS)
+
+
+def test_a_narrow_terminal_gets_a_list_instead_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = screen.tables(an_outcome(HOSTILE), None)
+    monkeypatch.setenv("COLUMNS", "40")
+    narrow = screen.tables(an_outcome(HOSTILE), None)
+    assert "what happened" in wide
+    assert "what happened" not in narrow
+    assert "BROKEN  <b>a</b> row\n" in narrow
+    assert max(map(len, narrow.splitlines())) <= 40
+    assert "\x1b" not in wide + narrow
 
 
 def test_plays_of_one_row_are_one_line_with_the_worst_verdict() -> None:
@@ -403,16 +414,27 @@ def test_a_report_that_cannot_be_written_is_told_and_ends_with_1(tmp_path: Path)
     assert "2 held, 0 broken" in done.stdout
 
 
-@pytest.mark.parametrize("agent", ["asyncio", "blocking"])
-def test_ctrl_c_ends_it_with_130_and_tells_what_was_played(agent: str, tmp_path: Path) -> None:
-    code = (
-        "import drills.matrix as m; from dataclasses import replace;"
-        f"two = [row for row in m.rows() if row.name in ('model:auth', 'model:hang')];"
-        f"m.rows = lambda: [replace(row, agents=('{agent}',)) for row in sorted(two, key=lambda row: row.name)];"
-    )
-    start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = ['drill.py']; {code} import drill; drill.main()"
-    with contextlib.closing(Terminal(["-c", start], tmp_path, {"NO_COLOR": "1"}, columns=60)) as terminal:
+CUT_SHORT = """
+import drills.matrix as m; from dataclasses import replace
+chosen = sorted((row for row in m.rows() if row.name in ('model:auth', 'model:hang')), key=lambda row: row.name)
+m.rows = lambda: [replace(row, agents=(AGENT,)) for row in chosen]
+"""
+
+
+@pytest.mark.parametrize(
+    ("agent", "options", "number", "code", "words"),
+    [
+        ("asyncio", [], signal.SIGINT, 130, "Stopped after 1 of 2 plays"),
+        ("blocking", ["--json"], signal.SIGTERM, 143, '"cancelled"'),
+    ],
+)
+def test_a_signal_ends_it_and_what_was_played_is_told(
+    agent: str, options: list[str], number: int, code: int, words: str, tmp_path: Path
+) -> None:
+    start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = ['drill.py', *{options!r}]; AGENT = {agent!r}"
+    start += f"{CUT_SHORT}import drill; drill.main()"
+    with contextlib.closing(Terminal(["-c", start], tmp_path, {"NO_COLOR": "1"}, columns=120)) as terminal:
         terminal.until(f"model:hang ({agent})")
-        terminal.process.kill(signal.SIGINT)
-        terminal.until("Stopped after 1 of 2 plays")
-        assert terminal.exit_code() == 130
+        terminal.signal(number)
+        terminal.until(words)
+        assert terminal.exit_code() == code
