@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import multiprocessing
 import os
@@ -44,6 +45,7 @@ def judged(plan: Plan, tell: Callable[[str], None] | None = None) -> Judged:
             raise  # of a real person
         sim.problems.append(f"crash: {type(error).__name__}: {error}")
     sim.database.close()
+    sim.log.take()
     return Judged(plan, tuple(sim.problems), sim.trace_hash, sim.strikes.hits)
 
 
@@ -75,7 +77,10 @@ _Told = tuple[int, str, tuple[str, ...], Counter[tuple[str, str]]]
 
 
 def _batch(seeds: range) -> list[_Told]:
-    outcomes = ((seed, judged(draw_plan(seed))) for seed in seeds)
+    gc.disable()  # looking for garbage all the time takes a tenth of it; once a batch will do
+    outcomes = [(seed, judged(draw_plan(seed))) for seed in seeds]
+    gc.enable()
+    gc.collect()
     return [(seed, one.trace_hash, one.problems, one.hits) for seed, one in outcomes]
 
 

@@ -150,10 +150,13 @@ def _secrets(sim: Simulation, told: Told) -> Iterator[str]:
         "the report": json_line(report_json(answer.report, **ids, model_attempts=answer.model_attempts)),
         "the error": error_line(answer.report.error) if answer.report.error else "",
         "the trace": json.dumps(trace),
-        "the log": "\n".join(sim.log.take()),
-        "the drawn trace": draw(dict(trace)) if trace else "",
-        "the screen": sim.screen.take(),
     }
+    if sim.is_watched:
+        shown |= {
+            "the log": "\n".join(sim.log.take()),
+            "the drawn trace": draw(dict(trace)) if trace else "",
+            "the screen": sim.screen.take(),
+        }
     for name, text in shown.items():
         if any(key in text for key in KEYS):
             yield f"F1: a secret is in {name}"

@@ -58,7 +58,7 @@ def draw_plan(seed: int) -> Plan:
         strikes.add(Strike("web_search.tavily", "auth"))
     first = Asked(1, _script(rng, 1, where, tool), tuple(sorted(strikes)))
     questions = [first]
-    if rng.random() < 0.4:
+    if rng.random() < 0.15:
         questions.append(Asked(2, draw_script(rng, 2), tuple(sorted(set(_more(rng))))))
     last = len(questions) + 1
     questions.append(Asked(last, draw_script(rng, last, plain=True)))
