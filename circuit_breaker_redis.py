@@ -56,6 +56,8 @@ FRESH_S = 0.75
 KEEP_S = 3600.0
 """How long what is known lasts when nobody asks: the TTL of the keys, less the time a circuit is open."""
 
+_TOLD_S = float("-inf")
+
 LEASE_S_MAX = 3600.0
 """The longest lease of a probe; the keys of probes outlive it."""
 
@@ -225,7 +227,7 @@ class SharedBreaker:
         self._lock = threading.Lock()
         self._seen = _Seen()
         self._refreshed_by_s = float("-inf")
-        self._succeeded_s = self._failed_s = float("-inf")
+        self._succeeded_s = _TOLD_S  # the last success that Redis has not heard of
         self._returned: deque[str] = deque(maxlen=_RETURNED_MAX)
 
     # --- looking: takes nothing, asks nobody
@@ -310,11 +312,11 @@ class SharedBreaker:
                 self._note(own)
                 if permit._token:
                     self._returned.append(permit._token)
-        if outcome is Outcome.FAILURE:
-            self._failed_s = now_s
         event = own if reply is None else self._event(reply)
         if reply is not None:
             self._adopt(reply, now_s)
+            if what in ("success", "failure") and self._succeeded_s <= now_s:
+                self._succeeded_s = _TOLD_S
         self._tell(event)
         return event
 
@@ -335,8 +337,7 @@ class SharedBreaker:
         self, what: str, token: str, generation: int = 0, *, lease_ms: int = 0, asked_s: float = 0.0
     ) -> Flow[Reply | None]:
         policy, now_s = self.policy, self._now()
-        # A success before the last failure reported here is told already; one after it may be news to the others.
-        silent_s = now_s - self._succeeded_s if self._succeeded_s > self._failed_s else KEEP_S
+        silent_s = now_s - self._succeeded_s
         longest_s = max(policy.open_s, policy.open_s_max)
         returned = tuple(self._returned)
         args: tuple[str | int, ...] = (
