@@ -78,6 +78,18 @@ class Later:
                 return one
         return None
 
+    @property
+    def is_due(self) -> bool:
+        """Whether there is such a part."""
+        return bool(self._here) and self.due() is not None
+
+    def take_due(self) -> Parked | None:
+        """The same; it is not due again for a while, whatever becomes of this try: nothing here may loop."""
+        one = self.due()
+        if one is not None:
+            self._wait(one)
+        return one
+
     def _works(self, tool: str) -> bool:
         """Whether asking this tool could help: one of its guards lets a call through."""
         names = [one.name for one in self._guards.snapshots() if f"{one.name}.".startswith(f"{tool}.")]
@@ -102,6 +114,10 @@ class Later:
     def listing(self) -> Flow[list[Parked]]:
         """All that is parked, of every session, the newest first. Raises AgentError."""
         return self._store.transacting(rows.listing)
+
+    def finding(self, number: int) -> Flow[Parked]:
+        """The one with this number. Raises ConfigurationError when there is none, AgentError."""
+        return self._store.transacting(lambda connection: rows.find(connection, number))
 
     def loading(self, session_id: str) -> Flow[int]:
         """Know what this session has parked, and nothing of another; how many there are. Raises AgentError."""

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from prompt_toolkit.document import Document
 from prompt_toolkit.key_binding.key_processor import KeyPress
 
+import ui.prompt
 from safe_text import mask
 from tests.support_pty import OwnTerminal, in_turn
 from ui.history import ENTRY_BYTES_MAX, FILE_BYTES_MAX, LOADED_BYTES_MAX, PrivateHistory
@@ -45,6 +46,7 @@ class Person:
         self.interrupts = 0
         self.on_interrupt: Callable[[], object] = lambda: None
         self.when_painted: Callable[[], object] = lambda: None
+        self.is_wanted = False
         self.prompt = Prompt(
             folder,
             {"TERM": "xterm-256color"},
@@ -52,6 +54,7 @@ class Person:
             status=lambda: status,
             on_interrupt=self._interrupted,
             on_painted=lambda: self.when_painted(),
+            is_wanted=lambda: self.is_wanted,
         )
 
     def _interrupted(self) -> None:
@@ -128,6 +131,18 @@ def test_bytes_that_are_no_text_become_replacement_characters(one: Person) -> No
 
 def test_an_empty_line_is_no_line(one: Person) -> None:
     assert one.line("\r  \r\n\rhello\r") == "hello"
+
+
+def test_an_empty_prompt_steps_aside_when_the_terminal_is_wanted(person: Person) -> None:
+    person.is_wanted = True
+    assert person.line() == ""
+
+
+def test_a_prompt_in_which_something_is_typed_is_not_in_the_way(one: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ui.prompt, "LOOK_S", 0.001)
+    one.prompt._is_wanted = lambda: bool(one.prompt._session.default_buffer.text)
+    threading.Timer(0.2, one.terminal.type, ["ne\r"]).start()
+    assert one.line("half a li") == "half a line"
 
 
 def test_ctrl_d_leaves_on_an_empty_line_only(person: Person) -> None:
@@ -290,7 +305,7 @@ class Pipe:
         self.stdin = os.fdopen(reading)
         self.stdout = (tmp_path / "out").open("w+")
         self.painted = 0
-        self.prompt = PlainPrompt(self.stdin, Sink(self.stdout, {}), on_painted=self._paint)
+        self.prompt = PlainPrompt(self.stdin, Sink(self.stdout, {}), on_painted=self._paint, is_wanted=lambda: False)
 
     def _paint(self) -> None:
         self.painted += 1
@@ -322,6 +337,16 @@ def test_a_plain_prompt_asks_line_by_line_until_the_end(pipe: Pipe) -> None:
     assert pipe.shown == "> " * 5
     assert pipe.painted == 1
     pipe.writing = os.open(os.devnull, os.O_WRONLY)
+
+
+def test_a_plain_prompt_steps_aside_before_it_asks_for_a_line(pipe: Pipe) -> None:
+    os.write(pipe.writing, b"hello\n")
+    pipe.prompt._is_wanted = lambda: True
+    assert pipe.prompt.ask() == ""
+    assert asyncio.run(pipe.prompt.ask_async()) == ""
+    assert pipe.shown == ""
+    pipe.prompt._is_wanted = lambda: False
+    assert pipe.prompt.ask() == "hello"
 
 
 @pytest.mark.parametrize("colour", ["asyncio", "blocking"])

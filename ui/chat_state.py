@@ -129,6 +129,7 @@ class Chat:
         self._environ = environ
         self._watched: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._seen_interrupts = 0
+        self._offered: object = None
         self.news: list[tuple[str, str]] = []
         """Words and their style, to be said as soon as that can be done."""
         self.prompt: AnyPrompt | None = None
@@ -158,11 +159,12 @@ class Chat:
                 status=self._status,
                 on_interrupt=self.interrupt,
                 on_painted=on_painted,
+                is_wanted=self.is_due,
             )
         else:
             from ui.plain_prompt import PlainPrompt
 
-            self.prompt = PlainPrompt(sys.stdin, self.out, on_painted=on_painted)
+            self.prompt = PlainPrompt(sys.stdin, self.out, on_painted=on_painted, is_wanted=self.is_due)
         return self.prompt
 
     # --- what the person is told --------------------------------------------------------------------------
@@ -290,11 +292,24 @@ class Chat:
     def result_of(self, line: str) -> CommandResult:
         """What a line comes to: a question, or what a command does. Raises OutputClosed."""
         self.tell_news()
-        if not line.strip() or self.agent is None:
+        if self.agent is None:
             return CommandResult()
+        if not line.strip():
+            return self.tell(self._due())
         if not is_command(line):
             return CommandResult(question=line)
         return self.tell(run_command(line, Situation(self.agent, self.last_question, self.unicode)))
+
+    def is_due(self) -> bool:
+        """Whether something that was parked can be filled in now. Asks memory only."""
+        return self.agent is not None and self.agent.unfinished is None and self.agent.aftermath.later.is_due
+
+    def _due(self) -> CommandResult:
+        if not self.is_due():
+            return CommandResult()
+        from ui.parked import due
+
+        return due(self.agent)
 
     def tell(self, result: CommandResult) -> CommandResult:
         """Print what a command has to say, and leave where it leaves; gives it back. Raises OutputClosed."""
@@ -308,14 +323,13 @@ class Chat:
         """How to ask what a line has come to; None when it asks nothing. Raises OutputClosed."""
         if result.question is None or self.agent is None:
             return None
+        agent: Any = self.agent
         self.last_question = result.question
-        if result.turn is not None:
-            return result.turn
-        if (cut := self.agent.unfinished) is not None:
+        turn = result.turn or partial(agent.ask, result.question)
+        if (cut := agent.unfinished) is not None and turn != agent.resume:
             words = f"! given up, since another is asked: {one_line(cut.question, QUESTION_CHARS)}"
             self.notice(words + " (what it wrote stays)", "warn")
-        agent: Any = self.agent
-        return partial(agent.ask, result.question)
+        return turn
 
     def tell_stopped(self) -> None:
         """A line was stopped before it was asked. Raises OutputClosed."""
@@ -331,7 +345,17 @@ class Chat:
         self.screen.end_turn()
         if mistake is not None:
             self.notice(f"✗ a mistake in this program: {type(mistake).__name__}: {one_line(str(mistake))}", "bad")
+        self._offer()
         self.notice("")
+
+    def _offer(self) -> None:
+        """Say once that what an answer lacks can be had later."""
+        offer = self.agent.aftermath.later.offer if self.agent is not None else None
+        if offer is not None and offer is not self._offered:
+            from ui.parked import offer_words
+
+            self.notice(offer_words(offer), "dim")
+        self._offered = offer
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

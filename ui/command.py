@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from errors import ConfigurationError
+from safe_text import one_line
+
 if TYPE_CHECKING:
     from wiring import Agent
 
@@ -66,6 +69,14 @@ class Command:
     run: Callable[[Situation, str], CommandResult]
 
 
+def number_in(word: str, where: str) -> int:
+    """The number a person typed. Raises ConfigurationError for anything else; `where` says where numbers stand."""
+    if not (word.isascii() and word.isdecimal() and len(word) < 10):
+        raise ConfigurationError(f"{one_line(word, 20)!r} is no number: {where}")
+    return int(word)
+
+
 def counted(count: int, what: str) -> str:
-    """`1 note`, `2 notes`."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    """`1 note`, `2 notes`, `2 tries`."""
+    many = f"{what[:-1]}ies" if what.endswith("ry") else f"{what}s"
+    return f"{count:,} {what if count == 1 else many}"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from errors import AgentError, ConfigurationError
 from safe_text import clean, mask, one_line
 from ui.command import Command, CommandResult, Situation, counted
+from ui.letter_commands import LETTER_COMMANDS
 from ui.session_commands import SESSION_COMMANDS
 
 if TYPE_CHECKING:
@@ -251,6 +252,7 @@ COMMANDS: dict[str, Command] = {
         Command("/approve", "/approve [ask|auto|never]", "who approves a write that outside text may want", _approve),
         Command("/notes", "/notes", "the notes saved so far", _notes),
         *SESSION_COMMANDS,
+        *LETTER_COMMANDS,
         Command("/retry", "/retry", "ask the last question again", _retry),
         Command("/quit", "/quit", "leave", _quit),
     )

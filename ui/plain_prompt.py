@@ -32,10 +32,13 @@ class PlainPrompt:
         stdin: where lines come from.
         out: where the mark before each line goes.
         on_painted: called once, when the first mark was written.
+        is_wanted: whether the terminal is wanted for something else before the next line.
     """
 
-    def __init__(self, stdin: TextIO | None, out: Sink, *, on_painted: Callable[[], object]) -> None:
-        self._stdin, self._out = stdin, out
+    def __init__(
+        self, stdin: TextIO | None, out: Sink, *, on_painted: Callable[[], object], is_wanted: Callable[[], bool]
+    ) -> None:
+        self._stdin, self._out, self._is_wanted = stdin, out, is_wanted
         self._on_painted: Callable[[], object] | None = on_painted
         self._wanted: queue.SimpleQueue[Callable[[str | None], object]] = queue.SimpleQueue()
         self._reader: threading.Thread | None = None
@@ -45,6 +48,8 @@ class PlainPrompt:
 
     async def ask_async(self, typed: Typed = NOTHING) -> str | None:
         """Wait for a line on the running loop. None: no more input. Raises OutputClosed."""
+        if self._is_wanted() and not self._left:
+            return ""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[str | None] = loop.create_future()
 
@@ -61,6 +66,8 @@ class PlainPrompt:
 
     def ask(self, typed: Typed = NOTHING) -> str | None:
         """Wait for a line. None: no more input. Raises OutputClosed."""
+        if self._is_wanted() and not self._left:
+            return ""
         lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # its put may interrupt its get: signal handlers
         self._want(lines.put)
         return self._said(lines.get())

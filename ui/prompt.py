@@ -42,6 +42,9 @@ STATUS_CHARS_MAX = 300
 HINT_S = 1.05
 """A status that says "Ctrl-C again leaves" is over after this time, and drawn once more."""
 
+LOOK_S = 1.0
+"""How often an empty prompt asks whether it is in the way. It asks memory only: some microseconds."""
+
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse dim", "bottom-toolbar.text": ""})
 
 
@@ -55,6 +58,8 @@ class Prompt:
         status: what stands below the line; asked at each drawing.
         on_interrupt: called for Ctrl-C.
         on_painted: called once, when the first prompt stands on the screen.
+        is_wanted: whether the terminal is wanted for something else, asked now and then while nothing is typed:
+            then the prompt steps aside, with an empty line for an answer.
     """
 
     def __init__(
@@ -66,9 +71,11 @@ class Prompt:
         status: Callable[[], str],
         on_interrupt: Callable[[], object],
         on_painted: Callable[[], object],
+        is_wanted: Callable[[], bool],
     ) -> None:
-        self._on_interrupt, self._on_painted = on_interrupt, on_painted
+        self._on_interrupt, self._on_painted, self._is_wanted = on_interrupt, on_painted, is_wanted
         self._left = self._void = False
+        self._lines = 0
         self._history = PrivateHistory(state_dir)
         completer = SlashCompleter(commands)
         self._session: PromptSession[str] = PromptSession(
@@ -194,8 +201,21 @@ class Prompt:
         self._app.invalidate()
 
     def _begin(self) -> None:
+        self._app.erase_when_done = False
+        self._lines += 1
         self._leave_if_told()
         self._draw_again_later()
+        self._look(self._lines)
+
+    def _look(self, line: int) -> None:
+        """Step aside when the terminal is wanted and nothing is typed; else look again soon."""
+        if line != self._lines or self._app.loop is None or self._app.is_done:
+            return  # that line is over
+        if self._app.is_running and not self._session.default_buffer.text and self._is_wanted():
+            self._app.erase_when_done = True
+            self._app.exit(result="")
+        else:
+            self._app.loop.call_later(LOOK_S, self._look, line)
 
     def _draw_again_later(self) -> None:
         if self._app.loop is not None:

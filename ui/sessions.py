@@ -97,6 +97,8 @@ def begin_chat(agent: Agent, options: Options, screen: object) -> News:
 
     Raises AgentError as `entering`.
     """
+    from ui.parked import waiting
+
     news: News = []
     steps = Steps()
 
@@ -117,6 +119,9 @@ def begin_chat(agent: Agent, options: Options, screen: object) -> News:
     elif _is_file(agent.settings.state_dir / FILE_NAME):
         with suppress(AgentError):  # the store has said so itself; a chat without old sessions still is one
             news += run(_offering(agent))
+    if _is_file(agent.settings.state_dir / FILE_NAME):
+        with suppress(AgentError):
+            news += run(waiting(agent))
     return news
 
 
