@@ -179,7 +179,7 @@ class Session:
             return (yield from self.closing())
         calls = (*turn.results, *map(result_of, turn.batch))
         report = replace(report_of(turn, "cancelled", "", self._rules), tool_calls=calls)
-        yield from emit(TurnCancelled("the question is kept: the next start can finish it"))
+        yield from emit(TurnCancelled(f"the question is kept: --resume {self.id} goes on with it"))
         yield from emit(ended(report))
         return report
 
