@@ -290,9 +290,9 @@ class SessionStore:
             self._file.read(lambda connection: None)
             for path in (self._folder / LOCKS_NAME).glob("*.lock"):
                 lock = FileLock(path)
-                if lock.take():
+                if lock.take(0.0):  # not waiting: its holder knows what it acknowledged, or else who opens it will
                     self._mend(path.stem, lock)
-                    lock.release(keep=True)
+                    lock.release(keep=bool(lock.left))  # no word: it was closed just now, and the look made a new file
 
     def _hold(self, session_id: str) -> None:
         if self._folder is None or session_id in self._locks:

@@ -264,6 +264,26 @@ def test_processes_side_by_side_lose_nothing(desk: Desk) -> None:
     assert not desk.loud
 
 
+def test_a_start_does_not_wait_for_the_sessions_that_others_have_open(desk: Desk) -> None:
+    """With a dozen of them, waiting for each would take longer than a question has for its first record."""
+    for number in range(12):
+        desk.keep(*TALK, session=f"s{number}")
+    other = Desk(desk.folder)
+    begun_s = time.monotonic()
+    assert len(other.list()) == 12
+    assert time.monotonic() - begun_s < 1.5
+    assert not other.loud
+    other.store.close()
+
+
+def test_a_start_leaves_no_lock_file_where_there_was_none(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session may be closed by its process between the look into the folder and the look at its lock."""
+    gone = desk.folder / "sessions" / "gone.lock"
+    monkeypatch.setattr(type(gone), "glob", lambda *_: [gone])
+    desk.list()
+    assert not gone.exists()
+
+
 def test_first_starts_at_the_same_moment_do_not_take_each_other_for_damage(tmp_path: Path) -> None:
     desks = [Desk(tmp_path / "state") for _ in range(8)]
     threads = [
