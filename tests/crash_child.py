@@ -1,6 +1,6 @@
 """What `crash_runner.py` crashes: a server that forks a child for every run, with all imports done.
 
-    python tests/crash_child.py notes        and on stdin, a line each: {"work": "save", "folder": ..., "report": ...}
+    python tests/crash_child.py notes|journal    and on stdin, a line each: {"work": "save", "folder": ..., ...}
 
 A child waits for SIGUSR1, so that a tracer can get hold of it first; then it does its work. What it
 says goes into a mapped file, which outlives any kill and takes no system call that could be struck.
@@ -15,6 +15,7 @@ import mmap
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -139,7 +140,50 @@ def note_works() -> dict[str, Work]:
     return {work.__name__: work for work in (save, save_in_bounds, save_many, save_on_a_full_disk)}
 
 
-WORKS = {"notes": note_works}
+# --- works: a question that is kept -----------------------------------------------------------------------
+
+SESSION, TURN, STEPS = "0" * 32, "1" * 32, ("asked", "began", "ended", "answered")
+
+
+def journal_works() -> dict[str, Work]:
+    from core.journal import Checkpoint, Intent, RecordIntents, RecordOutcome
+    from doors.virtual import VirtualDoor
+    from flow import Flow
+    from messages import CallResult, ToolUse, assistant, user
+    from stores.sessions import SessionStore
+
+    question, call = user("Save a note: milk"), ToolUse("c1", "save_note", {"content": "milk"})
+    state = {"before": 0, "starts": 1, "paused": [], "batch_blocks": []}
+    result = CallResult(call, "ok", "Saved.", wrote=True)
+    effects = (
+        Checkpoint(SESSION, TURN, (question,), 2.0, "Save a note: milk", state),
+        RecordIntents(SESSION, TURN, (Intent("c1", "save_note", "d1", approved=False),), 2.0),
+        RecordOutcome(SESSION, TURN, result, 2.0),
+        Checkpoint(SESSION, TURN, (question, assistant("Saved.")), 2.0, "Save a note: milk", status="ok"),
+    )
+
+    def keeping(store: SessionStore, effect: Any) -> Flow[str]:
+        how: dict[type, Callable[[Any], Flow[str]]] = {
+            Checkpoint: store.checkpointing, RecordIntents: store.intending, RecordOutcome: store.recording
+        }  # fmt: skip
+        return how[type(effect)](effect)
+
+    def ask(folder: Path, tell: Tell) -> None:
+        """Keep a question with one call, step by step; a step that cannot be kept is tried once more."""
+        store = SessionStore(folder / "state", time.time)
+        door = VirtualDoor({}, {}, [lambda stamped: tell(f"told {stamped.event}")])
+        for step, effect in zip(STEPS, effects, strict=True):
+            for _ in range(2):
+                problem = door.run(keeping(store, effect)) or store.off
+                tell(f"{step} not kept: {problem}" if problem else f"{step} kept")
+                if not problem:
+                    break
+        store.close()
+
+    return {"ask": ask}
+
+
+WORKS = {"notes": note_works, "journal": journal_works}
 
 if __name__ == "__main__":
     serve(WORKS[sys.argv[1]]())

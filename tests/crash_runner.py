@@ -40,6 +40,14 @@ FILE_CALLS = frozenset(
 )  # fmt: skip
 """Calls on files and folders: those that a disk, its rights or its limits can make fail."""
 
+CHANGING = frozenset(
+    (
+        "chmod", "exit_group", "fchmod", "fdatasync", "fsync", "ftruncate", "getppid", "mkdir", "open", "openat",
+        "pwrite64", "rename", "unlink", "write",
+    )
+)  # fmt: skip
+"""Calls that change what is on the disk, and where a work says something: a kill at any other leaves the same."""
+
 _LINE = re.compile(r"^\d+ +(\w+)\((.*)")
 
 
@@ -176,6 +184,7 @@ class Crashes:
         strike: str,
         among: Container[str],
         prepare: Callable[[Path], object] = lambda folder: None,
+        every: int = 1,
     ) -> Iterator[Ran]:
         """A run for each system call that the work makes, struck there.
 
@@ -186,10 +195,11 @@ class Crashes:
             strike: what happens there, in strace's words: `signal=KILL`, `error=EIO`.
             among: only these calls.
             prepare: makes the state of the folder in which each run begins.
+            every: of the calls of one name only every so manieth, where there are very many.
         """
         whole = self.once(work, "trace=all", folder=self.prepared(prepare))
         for name, count in Counter(call.name for call in whole.calls if call.name in among).items():
-            for n in range(1, count + 1):
+            for n in range(1, count + 1, every):
                 ran = self.once(work, f"inject={name}:{strike}:when={n}", folder=self.prepared(prepare))
                 assert ran.code != 0 or ran.struck, f"{name} {n} was not reached: {ran}"
                 yield ran

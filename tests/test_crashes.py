@@ -5,18 +5,26 @@ from __future__ import annotations
 import itertools
 import random
 import re
+import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
+from core.journal import Checkpoint
 from disk import Disk
+from doors.virtual import VirtualDoor
+from errors import ConfigurationError
 from faults import FaultPlan
 from flow import Gate
-from tests.crash_child import MINE
-from tests.crash_runner import ALL, FILE_CALLS, Crashes, Ran, needs_strace
+from messages import assistant, user
+from stores.sessions import SessionStore
+from tests.crash_child import MINE, SESSION, STEPS
+from tests.crash_runner import ALL, CHANGING, FILE_CALLS, Crashes, Ran, needs_strace
+from tests.support import Heard
 from toolbox.note_file import Note, decode, encode
 
 OLD = Note("older than this", "Kept")
@@ -49,7 +57,7 @@ def the_same_note(folder: Path) -> None:
     saved_by_the_program(folder, MINE)
 
 
-State = Callable[[Path], None]
+State = Callable[[Path], object]
 STATES = pytest.mark.parametrize("state", [nothing, another_note, the_same_note], ids=lambda state: state.__name__)
 
 
@@ -295,3 +303,105 @@ def test_on_a_disk_that_is_really_full_a_note_is_saved_whole_or_not_at_all(tmp_p
     assert said[1].startswith("failed disk"), said
     assert "no space left on the disk (ENOSPC)" in said[1]
     assert said[2:] == ["left True", "saved written", "whole True"]
+
+
+# --- the journal ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def journals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crashes]:
+    needs_strace()
+    with Crashes("journal", tmp_path_factory.mktemp("journal")) as crashes:
+        yield crashes
+
+
+EARLIER = "e" * 32
+HISTORY = (user("hello"), assistant("Hello."))
+
+
+@pytest.fixture(scope="module")
+def another_session(tmp_path_factory: pytest.TempPathFactory) -> State:
+    """A state in which a session was kept before."""
+    made = tmp_path_factory.mktemp("made") / "state"
+    store = SessionStore(made, time.time)
+    kept = VirtualDoor().run(store.checkpointing(Checkpoint(EARLIER, "2" * 32, HISTORY, 2.0, "hello", status="ok")))
+    store.close()
+    assert kept == ""
+    return lambda folder: shutil.copytree(made, folder / "state")
+
+
+def steps_found(ran: Ran, earlier: bool) -> int:
+    """How many of the question's steps the next start finds; nothing of what it reads may be damaged."""
+    heard = Heard()
+    store, door = SessionStore(ran.folder / "state", time.time), VirtualDoor(listeners=[heard])
+    try:
+        if earlier:
+            assert door.run(store.opening(EARLIER)).messages == HISTORY, ran
+        try:
+            opened = door.run(store.opening(SESSION))
+        except ConfigurationError:  # there is no such session
+            return 0
+        if opened.cut is None:
+            assert [message.role for message in opened.messages] == ["user", "assistant"], ran
+            return len(STEPS)
+        assert (opened.messages, len(opened.cut.messages)) == ((), 1), ran
+        recorded = opened.cut.recorded
+        return 1 + len(recorded) + sum(one.result is not None for one in recorded.values())
+    finally:
+        store.close()
+        assert heard.events == [], ran
+        for path in (ran.folder / "state").rglob("*"):
+            assert path.stat().st_mode & 0o077 == 0, (path, ran)
+
+
+@pytest.mark.parametrize(("earlier", "every"), [(True, 1), (False, 3)], ids=["one more session", "the very first"])
+def test_a_kill_at_any_call_loses_no_step_that_was_acknowledged(
+    journals: Crashes, another_session: State, earlier: bool, every: int
+) -> None:
+    counts = set()
+    for ran in journals.at_each("ask", "signal=KILL", CHANGING, another_session if earlier else nothing, every):
+        assert ran.code == -9, ran
+        kept = [word.split()[0] for word in ran.said]
+        assert kept == list(STEPS[: len(kept)]), ran
+        found = steps_found(ran, earlier)
+        assert found in (len(kept), len(kept) + 1), ran
+        counts.add((len(kept), found))
+    assert {found for _, found in counts} == set(range(len(STEPS) + 1)), counts
+
+
+JOURNAL_ERRORS = [
+    ("EIO", CHANGING - {"getppid", "exit_group"}, 3),
+    ("ENOSPC", {"openat", "pwrite64", "ftruncate", "write", "mkdir"}, 3),
+    ("EROFS", {"openat"}, 1),
+    ("EACCES", {"openat", "unlink"}, 2),
+    ("EMFILE", {"openat"}, 1),
+    ("EINTR", {"openat", "pwrite64", "fdatasync"}, 4),
+]
+
+
+@pytest.mark.parametrize(("error", "calls", "every"), JOURNAL_ERRORS, ids=lambda value: str(value)[:6])
+def test_an_error_under_the_journal_is_told_and_the_next_step_is_kept(
+    journals: Crashes, another_session: State, error: str, calls: set[str], every: int
+) -> None:
+    told = 0
+    for ran in journals.at_each("ask", f"error={error}", calls, another_session, every):
+        assert ran.code == 0, ran
+        failures = [word for word in ran.said if word.startswith("told StoreFailed(")]
+        assert len([word for word in ran.said if word.startswith("told")]) == len(failures) <= 1, ran
+        missed = [word for word in ran.said if " not kept: " in word]
+        if failures and "what='sessions'" in failures[0]:  # it could not be opened: said once, and off
+            assert len(missed) == 2 * len(STEPS), ran
+            assert steps_found(ran, earlier=True) == 0
+        else:
+            assert len(missed) == len(failures), ran
+            assert [word for word in ran.said if word.endswith(" kept")] == [f"{step} kept" for step in STEPS], ran
+            assert steps_found(ran, earlier=True) == len(STEPS)
+        told += len(failures)
+    assert told or error == "EINTR"
+
+
+def test_a_journal_on_a_disk_that_stays_full_says_so_of_every_step(journals: Crashes, another_session: State) -> None:
+    ran = journals.once("ask", "inject=pwrite64:error=ENOSPC", folder=journals.prepared(another_session))
+    assert [" not kept: " in word for word in ran.said if not word.startswith("told")] == [True] * 2 * len(STEPS), ran
+    assert len([word for word in ran.said if word.startswith("told StoreFailed(")]) == 1, ran
+    assert steps_found(ran, earlier=True) == 0

@@ -47,8 +47,8 @@ class Chat:
 
     @property
     def notes(self) -> list[str]:
-        """What is saved; every file must be whole."""
-        found = [decode(path.read_bytes()) for path in (self.folder / "notes").glob("*")]
+        """What is saved; a save that was stopped may still be taking its temporary file away."""
+        found = [decode(path.read_bytes()) for path in (self.folder / "notes").glob("[!.]*")]
         return sorted(note.content for note in found)
 
 
@@ -70,7 +70,7 @@ def interrupted(chat: Chat, milk: str) -> dict[str, Any]:
         assert "345" in told["text"], told
         assert saved
     elif told["messages"] == before:
-        assert not saved, told
+        assert not saved, (milk, told)
     else:
         known = "note saved" if saved else None
         assert told["messages"] == before + 4, told
