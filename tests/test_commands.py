@@ -22,7 +22,7 @@ from wiring import Agent
 
 CONTRACT = (
     "/help /status /tools /model /cost /trace /fault /faults /approve /notes"
-    " /sessions /resume /new /export /retry /quit"
+    " /sessions /resume /new /export /deadletters /later /retry /quit"
 )
 
 
