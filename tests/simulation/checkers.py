@@ -11,13 +11,16 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 
 from cli import EXIT_OF_STATUS, error_line, json_line, report_json
+from core.resume import CRASHES_MAX
 from core.turn import CALLS_MAX, ROUNDS_MAX
 from events import ApprovalAnswered, AttemptStarted, FaultInjected, RoundStarted, ToolCallEnded, TurnEnded, TurnStarted
 from oversight.approvals import digest_of
 from telemetry.trace_view import draw
 from tests.simulation.files import File, Folder
+from tests.simulation.scripts import SUMS
 from tests.simulation.world import KEYS, NOTES, TOTAL_S, Simulation, Told, of
 from toolbox.note_file import Note, decode
 
@@ -27,13 +30,14 @@ _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")  # all but the new
 def check(sim: Simulation) -> None:
     """Judge the question that has just ended."""
     told = sim.told[-1]
-    for judge in (_time, _report, _history, _bounds, _agreement, _metrics, _leftovers, _secrets):
+    for judge in (_time, _report, _history, _bounds, _agreement, _truth, _metrics, _leftovers, _secrets):
         sim.problems += [f"{problem} (question {told.asked.number})" for problem in judge(sim, told)]
 
 
 def check_end(sim: Simulation) -> None:
     """Judge the whole run, then start the program once more."""
-    sim.problems += [*_liveness(sim), *_effects(sim), *_approvals(sim), *_replays(sim), *_stored(sim)]
+    for judge in (_liveness, _effects, _approvals, _replays, _stored, _resumption):
+        sim.problems += judge(sim)
     sim.boot()
     sim.problems += [f"C2: {name} survived the next start" for name in sorted(_notes(sim)) if name.startswith(".")]
 
@@ -104,6 +108,21 @@ def _agreement(sim: Simulation, told: Told) -> Iterator[str]:
             yield "C6: no trace was kept"
     elif trace["status"] != report.status or trace["model_attempts"] != told.answer.model_attempts:
         yield f"C6: the trace says {trace['status']} after {trace['model_attempts']} attempts"
+
+
+def _truth(sim: Simulation, told: Told) -> Iterator[str]:
+    """E5: no lie of a tool passes for an answer."""
+    for event in of(told.events, ToolCallEnded):
+        result = event.result
+        given, said = result.call.input, result.output
+        if result.status != "ok":
+            continue
+        if result.call.name == "calculator" and given.get("expression") in SUMS:
+            right = SUMS[given["expression"]]
+            if right not in said:
+                yield f"E5: {given['expression']} is {said!r}"
+        elif result.call.name == "get_weather" and "21.5" not in said and "knows no place" not in said:
+            yield f"E5: the weather was made up: {said[:200]!r}"
 
 
 def _metrics(sim: Simulation, told: Told) -> Iterator[str]:
@@ -259,6 +278,30 @@ def _replays(sim: Simulation) -> Iterator[str]:
                 ended.add(stamped.event.result.call.id)
             elif isinstance(stamped.event, AttemptStarted) and stamped.scope.get("call") in over:
                 yield f"D1: {stamped.scope.get('call')} had ended before the crash and ran again"
+
+
+def _resumption(sim: Simulation) -> Iterator[str]:
+    """D1: with nothing but deaths in it, a run comes to the same answers and effects as without them."""
+    strikes = [strike for told in sim.told for strike in told.asked.strikes]
+    if not any(told.deaths for told in sim.told) or not all(strike.ends_the_process for strike in strikes):
+        return
+    if any(told.answer is None or told.deaths >= CRASHES_MAX for told in sim.told):
+        return  # cut off before anything was kept, or too often
+    undisturbed = tuple(replace(asked, strikes=()) for asked in sim.plan.questions)
+    twin = Simulation(replace(sim.plan, questions=undisturbed))
+    twin.run(lambda sim: None, lambda sim: None)
+    for told, other in zip(sim.told, twin.told, strict=True):
+        if _outcome(told) != _outcome(other):
+            yield f"D1: resumed to {_outcome(told)}, undisturbed it is {_outcome(other)} (question {told.asked.number})"
+    if _notes(sim).keys() != _notes(twin).keys():
+        yield f"D1: resumed to {len(_notes(sim))} notes, undisturbed there are {len(_notes(twin))}"
+
+
+def _outcome(told: Told) -> tuple[object, ...]:
+    assert told.answer is not None
+    report = told.answer.report
+    calls = [(call.call.id, call.call.name, call.status) for call in report.tool_calls]
+    return report.status, report.text, calls
 
 
 def _stored(sim: Simulation) -> Iterator[str]:

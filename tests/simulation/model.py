@@ -102,8 +102,11 @@ class SimulatedModels:
     ) -> Flow[None]:
         strike = self._strike(f"stream.{effect.link.provider}")
         answer = speaker.dialect.answer_to(fault, {**body, "model": effect.link.model}) if fault else None
-        if fault and (answer or fault.kind in ("slow", "hang", "refused", "reset")):
+        crashes = fault is not None and (fault.kind, fault.argument) == ("crash", "before")
+        if fault and (answer or crashes or fault.kind in ("slow", "hang", "refused", "reset")):
             self._told(fault, branch)
+            if crashes:
+                self._plan.crash(fault)
             yield Pause({"slow": fault.seconds(5.0), "hang": FOREVER_S}.get(fault.kind, 0.0))
         if fault and fault.kind in ("refused", "reset"):
             raise ConnectionRefusedError("refused") if fault.kind == "refused" else ConnectionResetError("reset")
@@ -127,14 +130,17 @@ class SimulatedModels:
         self, exchange: Exchange, effect: Converse, branch: Any, frames: list[bytes], fault: Fault | None, strike: str,
         speaker: _Speaker,
     ) -> Flow[None]:  # fmt: skip
-        breaks = fault is not None and fault.kind in ("cut", "stall")
-        point = speaker.dialect.breaking(fault.argument or "text") if fault and breaks else None
+        breaks = fault is not None and fault.kind in ("cut", "stall", "crash")
+        where = "end" if fault and fault.kind == "crash" else fault and fault.argument
+        point = speaker.dialect.breaking(where or "text") if breaks else None
         for at, frame in enumerate(self._pieces(frames)):
             passed, broken = point.feed(frame) if point else (frame, False)
             if passed and exchange.feed(passed) and not speaker.reads_on:
                 break
             if fault and broken:
                 self._told(fault, branch)
+                if fault.kind == "crash":
+                    self._plan.crash(fault)
                 if fault.kind == "stall":
                     yield Pause(FOREVER_S)
                 return exchange.end()

@@ -101,8 +101,8 @@ def _script(rng: random.Random, number: int, where: str, tool: str) -> tuple[Rou
     if where in ("human", "effect.AskHuman"):  # somebody is asked once text by strangers is about
         search, save = draw_call(rng, number, "web_search"), draw_call(rng, number, "save_note")
         return (Round("tools", (search,)), Round("tools", (save,)), *script[1:])
-    if where in ("os.scandir", "os.read"):
-        save, find = draw_call(rng, number, "save_note"), ("find_notes", {"query": ""})
+    if where in ("os.scandir", "os.read", "find_notes"):  # there must be something to find
+        save, find = draw_call(rng, number, "save_note"), ("find_notes", {"query": "tea"})
         return (Round("tools", (save,)), Round("tools", (find,)), *script[1:])
     if where == "web_search.wikipedia":
         return script

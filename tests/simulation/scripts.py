@@ -17,6 +17,9 @@ KINDS = (
 )  # fmt: skip
 PLAIN = ("tools", "words_and_tools", "thinking")
 
+SUMS = {"15 * 23": "345", "2 ** 10": "1024", "1/3": "0.333", "0.1 + 0.2": "0.3"}
+"""What is asked of the calculator, and what it must answer."""
+
 Call = tuple[str, dict[str, Any]]
 
 
@@ -39,7 +42,7 @@ def draw_call(rng: random.Random, question: int, tool: str = "") -> Call:
     tool = tool or rng.choice(("calculator", "save_note", "find_notes", "get_weather", "web_search"))
     match tool:
         case "calculator":
-            return tool, {"expression": rng.choice(("15 * 23", "2 ** 10", "1/3", "0.1 + 0.2"))}
+            return tool, {"expression": rng.choice(tuple(SUMS))}
         case "save_note":
             return note(rng.choice((question, 1)), rng.randrange(4))
         case "find_notes":

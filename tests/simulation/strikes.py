@@ -17,13 +17,18 @@ CLAUDE, GEMINI = "model.anthropic", "model.google"
 _WIRE = (
     "error", "slow=3", "hang", "rate_limit", "rate_limit=2", "overloaded", "server_error", "auth", "refused", "reset",
     "garbage", "html", "bad_request", "cut=start", "cut=text", "cut=tool", "cut=end", "stall=text", "stall=tool",
-    "bad_tool", "bad_args", "loop", "refusal", "max_tokens",
+    "bad_tool", "bad_args", "loop", "refusal", "max_tokens", "crash=before", "crash=after",
 )  # fmt: skip
 _STREAM = (
     "status_402", "status_404", "status_408", "status_413", "status_500_late", "error_start", "error_text", "error_end",
     "byte_cut", "byte_flip", "pings", "drip", "dns", "tls", "reset_text", "reset_after_end", "unknown_events", "twice",
 )  # fmt: skip
-_TOOL = ("error", "slow=3", "hang")
+_TOOL = ("error", "slow=3", "hang", "crash=before", "crash=after")
+_LIES = {
+    "calculator": ("wrong",), "save_note": ("noop",), "find_notes": ("wrong", "swapped"),
+    "get_weather.open_meteo": ("wrong", "stale", "swapped"), "web_search.tavily": ("swapped",),
+    "web_search.wikipedia": ("swapped",),
+}  # fmt: skip
 _PROVIDER = (
     *_TOOL, "rate_limit", "rate_limit=2", "overloaded", "server_error", "auth", "refused", "reset", "garbage", "html",
 )  # fmt: skip
@@ -59,7 +64,8 @@ CELLS: tuple[tuple[str, str], ...] = (
     *((tool, kind) for tool in ("calculator", "save_note", "find_notes") for kind in _TOOL),
     *((name, kind) for name in ("get_weather.open_meteo", "web_search.tavily", "web_search.wikipedia")
       for kind in _PROVIDER),
-    *(("disk", kind) for kind in ("error", "slow=3", "hang", "full")),
+    *((name, kind) for name, kinds in _LIES.items() for kind in kinds),
+    *(("disk", kind) for kind in (*_TOOL, "full")),
     *(("fetch", kind) for kind in _FETCH),
     *((f"os.{call}", kind) for call, kinds in _ERRNOS.items() for kind in kinds),
     *((f"os.{call}", kind) for call in _WRITES for kind in ("kill", "power")),
@@ -95,7 +101,8 @@ class Strike:
 
     @property
     def ends_the_process(self) -> bool:
-        return self.kind in ("kill", "power")
+        """Whether all it does is to kill."""
+        return self.kind in ("kill", "power", "crash=before", "crash=after")
 
     @property
     def spec(self) -> str:

@@ -272,6 +272,7 @@ class Simulation:
             files=Files(system=self.os, lock=self.os.lock),
             traces=lambda folder: self.traces,
             sessions=lambda folder: cast(sqlite3.Connection, connection),
+            kill=lambda: self.dies("kill"),
         )
         self.agent = VirtualAgent(
             replace(settings(), model_chain=self.plan.chain),
