@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from config import Settings, read_settings
-from core.later import FIRST_WAIT_S, TRIES_MAX, question_of
-from core.letters import is_final
+from core.later import FIRST_WAIT_S, TRIES_MAX, Parked, question_of
+from core.letters import Letter, is_final
+from core.resume import CutOff
 from errors import AgentError, ConfigurationError
 from events import AlertRaised, DeadLettered, StoreFailed
 from stores import dead_letters, parked
@@ -218,8 +219,8 @@ def table() -> sqlite3.Connection:
     return connection
 
 
-def a_letter(turn_id: str) -> dead_letters.Letter:
-    return dead_letters.Letter("s", turn_id, turn_id, "q", True, "T", "fatal", "m", "", (), 1, 0.0, "p")
+def a_letter(turn_id: str) -> Letter:
+    return Letter("s", turn_id, turn_id, "q", True, "T", "fatal", "m", "", (), 1, 0.0, "p")
 
 
 def test_one_turn_has_one_letter_however_often_it_fails_and_also_once_settled(table: sqlite3.Connection) -> None:
@@ -242,6 +243,17 @@ def test_a_damaged_letter_is_not_believed_but_counted(table: sqlite3.Connection)
     table.execute("UPDATE dead_letters SET body = replace(body, 'fatal', 'fitil') WHERE number = 1")
     letters, damaged = dead_letters.listing(table)
     assert ([letter.number for letter in letters], damaged) == ([2], 1)
+
+
+def test_a_question_that_crashed_three_times_is_a_dead_letter_also_when_another_is_asked_instead(desk: Desk) -> None:
+    desk.open()
+    cut = CutOff("t", "poison", (), (), {"starts": 3}, {})
+    aftermath = desk.agent.aftermath
+    flow = desk.agent._begin("what is 3*4?", "")
+    aftermath.around(flow, desk.agent.session.turn, "s", None, cut)
+    desk.run(desk.agent._answer(flow))
+    (letter,) = desk.letters()
+    assert (letter.turn_id, letter.question, letter.error_type) == ("t", "poison", "PoisonTurn")
 
 
 # --- the webhook -----------------------------------------------------------------------------------------
@@ -378,7 +390,7 @@ def test_tries_end_and_what_is_dropped_is_gone(desk: Desk) -> None:
 
 
 def test_a_try_is_counted_before_it_begins(table: sqlite3.Connection) -> None:
-    one = parked.park(table, parked.Parked("s", "t", "q", ("get_weather",), 0.0))
+    one = parked.park(table, Parked("s", "t", "q", ("get_weather",), 0.0))
     assert parked.take(table, one.number, "s2", "t2").tries == 1
     found = parked.find(table, one.number)
     assert (found.tries, found.session_id, found.filling) == (1, "s2", "t2")
