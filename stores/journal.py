@@ -77,6 +77,17 @@ def recorded(connection: sqlite3.Connection, session_id: str, turn_id: str) -> t
     return known, damaged
 
 
+def settle_for(connection: sqlite3.Connection, session_id: str, turn_id: str) -> None:
+    """Let each damaged row of a turn say all that can be believed of it: that its call began."""
+    rows = connection.execute("SELECT * FROM calls WHERE session = ? AND turn = ?", (session_id, turn_id)).fetchall()
+    for row in rows:
+        if _read(row) is None:
+            began = (*row[:3], "", "", 0, None, None)
+            connection.execute(
+                "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*began, row_sum(*began))
+            )
+
+
 def _read(row: tuple[Any, ...]) -> Recorded | None:
     *values, found = row
     if row_sum(*values) != found:

@@ -135,6 +135,20 @@ def lose(connection: sqlite3.Connection, session_id: str) -> None:
         _put_turn(connection, (*row[:4], "lost", None))
 
 
+def settle_for(connection: sqlite3.Connection, session_id: str, found: Found, wall_s: float) -> None:
+    """Let what can be believed of a damaged session be all there is of it, once that was told."""
+    connection.execute("DELETE FROM messages WHERE session = ? AND position >= ?", (session_id, len(found.messages)))
+    if found.cut is None:
+        lose(connection, session_id)
+    else:
+        journal.settle_for(connection, session_id, found.cut.id)
+    row = connection.execute(_SESSION, (session_id,)).fetchone()
+    if _is_whole(row):
+        _put_row(connection, (*row[:5], len(found.messages)))
+    else:
+        _put_session(connection, (session_id, "(damaged)", wall_s, wall_s, len(found.messages)))
+
+
 def _keep_messages(connection: sqlite3.Connection, effect: Checkpoint, written: tuple[Message, ...]) -> None:
     same = 0
     while same < min(len(written), len(effect.messages)) and written[same] is effect.messages[same]:
@@ -166,9 +180,12 @@ def _keep_session(connection: sqlite3.Connection, effect: Checkpoint, wall_s: fl
 
 def _put_session(connection: sqlite3.Connection, values: tuple[Any, ...]) -> int:
     change = int(connection.execute(_CHANGE).fetchone()[0])
-    row = (*values[:4], change, values[4])
-    connection.execute("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, row_sum(*row)))
+    _put_row(connection, (*values[:4], change, values[4]))
     return change
+
+
+def _put_row(connection: sqlite3.Connection, row: tuple[Any, ...]) -> None:
+    connection.execute("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, row_sum(*row)))
 
 
 def _safe_message(message: Message) -> dict[str, Any]:

@@ -158,7 +158,9 @@ class SessionStore:
         if found is None:  # a task was given to it, and the program ended before it began
             return Opened(session_id, (), None)
         if found.damage:
-            self._news.append(StoreDamaged(f"{session_id}: {found.damage}", self._file.keep_copy()))
+            self._tell_damage(f"{session_id}: {found.damage}")
+            known = found
+            self._file.write(lambda connection: session_rows.settle_for(connection, session_id, known, self._wall()))
         self._written[session_id] = (self._file.generation, 0, found.messages)
         if found.cut is None:
             return Opened(session_id, repaired(found.messages), None)
@@ -171,11 +173,16 @@ class SessionStore:
         noted = int(lock.left) if lock.left.isdecimal() else 0
         change = self._file.read(lambda connection: session_rows.change_of(connection, session_id))
         if noted > change:
-            what = f"the last steps of the session {session_id} are lost"
-            self._news.append(StoreDamaged(what, self._file.keep_copy()))
+            self._tell_damage(f"the last steps of the session {session_id} are lost")
             self._file.write(lambda connection: session_rows.lose(connection, session_id))
             lock.left = ""
             lock.note(_WORD.format(change))
+
+    def _tell_damage(self, what: str) -> None:
+        kept = ""
+        with suppress(OSError):  # no place for one more copy: what is left is worth more than what is lost
+            kept = self._file.keep_copy()
+        self._news.append(StoreDamaged(what, kept))
 
     def leave(self, session_id: str) -> None:
         """Let other processes have this session."""

@@ -463,6 +463,53 @@ def test_of_a_damaged_row_the_good_prefix_is_used(desk: Desk) -> None:
     after.store.close()
 
 
+DAMAGES = {
+    "a message": "UPDATE messages SET body = replace(body, 'two', 'owt') WHERE position = 2",
+    "the session": "UPDATE sessions SET title = 'another'",
+    "the question under way": "UPDATE turns SET question = 'x' WHERE status = ''",
+    "a call": "UPDATE calls SET digest = 'e'",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_session_is_told_and_copied_once_however_often_it_is_opened(desk: Desk, damage: str) -> None:
+    """Each look would else take one of the few places for copies, until nothing could be opened any more."""
+    desk.keep(*TALK)
+    desk.begin(*TALK, user("three"))
+    intents = (Intent("c1", "note", "d", approved=True),)
+    desk.door.run(desk.store.intending(RecordIntents("s1", "t2", intents, 5.0)))
+    desk.store.close()
+    connection = sqlite3.connect(desk.folder / "sessions.sqlite3")
+    connection.execute(DAMAGES[damage])
+    connection.commit()
+    connection.close()
+    seen = []
+    for _ in range(8):
+        after = Desk(desk.folder)
+        opened = after.open()
+        recorded = dict(opened.cut.recorded) if opened.cut else None
+        seen.append((opened.messages, recorded, len(after.heard.of(StoreDamaged))))
+        after.store.close()
+    assert [count for *_, count in seen] == [1] + 7 * [0]
+    assert all(one[:2] == seen[0][:2] for one in seen)
+    assert [path.name for path in desk.folder.glob("*damaged-?")] == ["sessions.sqlite3.damaged-1"]
+
+
+def test_a_damaged_session_opens_also_when_no_copy_of_it_can_be_kept(desk: Desk) -> None:
+    desk.keep(*TALK)
+    desk.store.close()
+    connection = sqlite3.connect(desk.folder / "sessions.sqlite3")
+    connection.execute(DAMAGES["a message"])
+    connection.commit()
+    connection.close()
+    for number in range(1, 6):
+        (desk.folder / f"sessions.sqlite3.damaged-{number}").touch()
+    after = Desk(desk.folder)
+    assert after.open().messages == TALK[:2]
+    assert [event.kept for event in after.heard.of(StoreDamaged)] == [""]
+    after.store.close()
+
+
 # --- a store that cannot be used -----------------------------------------------------------------------------
 
 
