@@ -48,13 +48,25 @@ class Ground:
     settings: Settings
     folder: Path
 
-    @property
-    def tries(self) -> int:
-        """How many failures in a row a question survives: one more attempt is made, if no breaker opens before."""
-        thresholds = [one.failures for one in self.settings.breakers if one.dependency.startswith("model")]
-        threshold = min(self.settings.breaker_failure_threshold, *thresholds, 1_000_000)
-        hops = len(parse_chain(self.settings.model_chain)) - 1
-        return hops + min(self.settings.max_retries, threshold - 1)
+    def tries(self, target: str) -> int:
+        """How many failures of `target` in a row a question survives: one more attempt is made.
+
+        Args:
+            target: as faults name it: `model`, a tool, `disk` (which strikes the saving of notes).
+        """
+        links = parse_chain(self.settings.model_chain)
+        if target != "model":
+            return self._tries_of({"disk": "save_note"}.get(target, target))
+        return len(links) - 1 + min(self._tries_of(link.dependency) for link in links)
+
+    def _tries_of(self, dependency: str) -> int:
+        """Retries, as far as the breaker lets them through; of a tool, that of its strictest provider."""
+        named = f"{dependency}."
+        own = [one for one in self.settings.breakers if f"{one.dependency}.".startswith(named)]
+        wider = [one for one in self.settings.breakers if named.startswith(f"{one.dependency}.")]
+        general = max(wider, key=lambda one: len(one.dependency), default=None)
+        threshold = general.failures if general else self.settings.breaker_failure_threshold
+        return min(self.settings.max_retries, min([threshold, *(one.failures for one in own)]) - 1)
 
     @property
     def notes(self) -> list[Path]:

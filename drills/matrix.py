@@ -44,6 +44,11 @@ class Row:
     agents: tuple[str, ...] = BOTH_AGENTS
     needs: tuple[str, ...] = ()
 
+    @property
+    def target(self) -> str:
+        """What breaks first, as faults name it; "model" where nothing is made to."""
+        return self.faults[0].partition(":")[0] if self.faults else "model"
+
 
 @dataclass(frozen=True, slots=True)
 class Expected:

@@ -85,8 +85,8 @@ def play(row: Row, agent: str, given: Mapping[str, str], seed: int) -> Result:
 
 def missing(row: Row, agent: str, ground: Ground) -> str:
     """Why this row cannot be played here; "" when it can."""
-    if row.tries > ground.tries:
-        return f"these settings survive {ground.tries} failures in a row, and this are {row.tries}"
+    if row.tries > (tries := ground.tries(row.target)):
+        return f"these settings survive {tries} failures of {row.target} in a row, and this needs {row.tries}"
     if "redis" in row.needs and importlib.util.find_spec("redis") is None:
         return "the package redis is not installed: uv sync --extra redis"
     if "signals" in row.needs and not has_signals():

@@ -38,6 +38,7 @@ def full_once_then_asked_again(stage: Stage) -> None:
     told = stage.ask(NOTE)
     stage.expect(told.status == "failed" and "ENOSPC" in told.error, f"it fails and says why: {told.in_words()}")
     stage.expect(not stage.notes, f"nothing half-written remains: {[path.name for path in stage.notes]}")
+    stage.rest()
     again = stage.ask(NOTE)
     stage.expect(again.status == "ok", f"asked again it is saved: {again.in_words()}")
     _one_note(stage)

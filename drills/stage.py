@@ -146,13 +146,13 @@ class Stage:
     def heal(self) -> None:
         """Lift the faults; the next question must succeed, once what is open had its time."""
         self.agent.plan.clear()
-        self._rest()
+        self.rest()
         told = self.ask(SUM)
         fine = told.status in ("ok", "degraded") and SUM_IS in told.text
         self.expect(fine, f"after the faults the next question succeeds, but it was {told.in_words()}")
         self.told.pop()  # the row is about the questions before
 
-    def _rest(self) -> None:
+    def rest(self) -> None:
         """Wait until no breaker is open any more: that is the recovery time of the promise."""
         waits_s = [one.retry_after_s for one in self.agent.guards.snapshots() if one.state is State.OPEN]
         waits_s = [min(wait_s, self.ground.settings.breaker_recovery_timeout_s) for wait_s in waits_s]

@@ -122,22 +122,41 @@ def test_a_question_that_overruns_its_deadline_breaks_its_row(monkeypatch: pytes
 def test_settings_that_give_up_before_are_told_and_the_row_is_skipped() -> None:
     result = play(ROWS["model:overloaded*2"], "asyncio", {"MODEL_CHAIN": "practice", "MAX_RETRIES": "1"}, seed=1)
     assert (result.verdict, result.attempts) == (SKIPPED, None)
-    assert result.happened == "these settings survive 1 failures in a row, and this are 2"
+    assert result.happened == "these settings survive 1 failures of model in a row, and this needs 2"
+
+
+ALONE = {"MODEL_CHAIN": "practice"}
 
 
 @pytest.mark.parametrize(
-    ("given", "tries"),
+    ("given", "target", "tries"),
     [
-        ({}, 4),
-        ({"MAX_RETRIES": "0"}, 1),
-        ({"MODEL_CHAIN": "practice"}, 3),
-        ({"MODEL_CHAIN": "practice", "BREAKER_FAILURE_THRESHOLD": "2"}, 1),
-        ({"MODEL_CHAIN": "practice", "BREAKERS": "model.local=1/20"}, 0),
-        ({"MODEL_CHAIN": "practice", "BREAKERS": "web_search=1/20"}, 3),
+        ({}, "model", 4),
+        ({"MAX_RETRIES": "0"}, "model", 1),
+        (ALONE, "model", 3),
+        ({**ALONE, "BREAKER_FAILURE_THRESHOLD": "2"}, "model", 1),
+        ({**ALONE, "BREAKERS": "model.local=1/20"}, "model", 0),
+        ({**ALONE, "BREAKERS": "model=3/20,model.local=2/20"}, "model", 1),
+        ({**ALONE, "BREAKERS": "web_search=1/20"}, "model", 3),
+        ({}, "get_weather", 3),
+        ({"BREAKER_FAILURE_THRESHOLD": "1"}, "get_weather", 0),
+        ({"BREAKERS": "get_weather.open_meteo=2/20"}, "get_weather", 1),
+        ({"BREAKERS": "save_note=1/20"}, "disk", 0),
     ],
 )
-def test_how_many_failures_settings_survive(given: dict[str, str], tries: int, tmp_path: Path) -> None:
-    assert make_ground(given, tmp_path, "http://127.0.0.1:1").tries == tries
+def test_how_many_failures_settings_survive(given: dict[str, str], target: str, tries: int, tmp_path: Path) -> None:
+    assert make_ground(given, tmp_path, "http://127.0.0.1:1").tries(target) == tries
+
+
+ODD = {"MAX_RETRIES": "0", "BREAKER_FAILURE_THRESHOLD": "1", "MODEL_CHAIN": "practice"}
+
+
+@pytest.mark.parametrize(
+    "name", ["model:error*1", "get_weather:error*1", "get_weather:error", "disk:full*1, then asked again", "model:auth"]
+)
+@pytest.mark.parametrize("setting", ODD)
+def test_odd_settings_break_no_promise(setting: str, name: str) -> None:
+    assert play(ROWS[name], "asyncio", {setting: ODD[setting]}, seed=1).verdict in (HELD, SKIPPED)
 
 
 @pytest.mark.parametrize("chain", ["practice", "local:qwen3:8b@http://localhost:11434", "google:gemini-3.6-flash"])
