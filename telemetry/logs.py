@@ -91,7 +91,7 @@ class LogListener:
 
 
 def _level(name: str, mode: str, verbose: bool) -> int:
-    levels = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+    levels = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50, "OFF": 60}
     if name.upper() not in levels:
         raise ConfigurationError(f"LOG_LEVEL {one_line(name)!r}: one of {', '.join(levels)}")
     asked = levels[name.upper()]

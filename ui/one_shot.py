@@ -26,6 +26,7 @@ import cli
 from cli import Options
 from early_end import end_now, heed_signals
 from platform_edges import install_signals
+from safe_text import one_line
 from telemetry.logs import configure_logging
 from ui.approval import approving_async, approving_blocking
 from ui.screen import OutputClosed, Screen
@@ -34,7 +35,7 @@ from ui.theme import is_terminal
 
 if TYPE_CHECKING:
     from config import Settings
-    from wiring import Answer, AsyncAgent, BlockingAgent
+    from wiring import Agent, Answer, AsyncAgent, BlockingAgent
 
 ENDING_S_MAX = 2.0
 """How long a stopped question, or a given answer, may take to be the end of the program: traces get a second."""
@@ -109,8 +110,21 @@ def _run(options: Options, settings: Settings, answering: Callable[[Screen], tup
 def _configure_logging(options: Options, settings: Settings) -> None:
     as_json: Any = settings.log_format
     # The screen already tells a person what goes wrong; the log would say it twice.
-    level = settings.log_level if options.verbose or not is_terminal(sys.stderr) else "CRITICAL"
+    level = settings.log_level if _is_logged(options) else "OFF"
     configure_logging("one_shot", settings.state_dir, level, as_json, options.verbose)
+
+
+def _is_logged(options: Options) -> bool:
+    return options.verbose or not is_terminal(sys.stderr)
+
+
+def _offer(agent: Agent, options: Options, screen: Screen) -> None:
+    """Say how to have what the answer lacks, to a person: a program reads `degraded`."""
+    offer = agent.aftermath.later.offer
+    if offer is not None and is_terminal(sys.stderr) and not options.json:
+        names = " and ".join(one_line(name, 40) for name in offer.tools)
+        words = f'· {names} could not answer. Ask again later, in this session: --resume {agent.session_id} "…"'
+        screen.notice(words, "dim")
 
 
 def _json_of(answer: Answer) -> dict[str, Any]:
@@ -156,6 +170,7 @@ async def _answer_async(options: Options, settings: Settings, question: str, scr
     try:
         answer = await begin()
         screen.end_turn()
+        _offer(agent, options, screen)
     finally:
         stopper.over()
         undo()
@@ -189,6 +204,7 @@ def _answer_blocking(options: Options, settings: Settings, question: str, screen
     try:
         answer = begin()
         screen.end_turn()
+        _offer(agent, options, screen)
     finally:
         stopper.over()
         agent.close()
