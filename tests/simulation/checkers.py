@@ -16,7 +16,16 @@ from dataclasses import replace
 from cli import EXIT_OF_STATUS, error_line, json_line, report_json
 from core.resume import CRASHES_MAX
 from core.turn import CALLS_MAX, ROUNDS_MAX
-from events import ApprovalAnswered, AttemptStarted, FaultInjected, RoundStarted, ToolCallEnded, TurnEnded, TurnStarted
+from events import (
+    ApprovalAnswered,
+    AttemptStarted,
+    FaultInjected,
+    RoundStarted,
+    StoreFailed,
+    ToolCallEnded,
+    TurnEnded,
+    TurnStarted,
+)
 from oversight.approvals import digest_of
 from telemetry.trace_view import draw
 from tests.simulation.files import File, Folder
@@ -267,14 +276,16 @@ def _approvals(sim: Simulation) -> Iterator[str]:
 
 
 def _replays(sim: Simulation) -> Iterator[str]:
-    """D1: a call whose end was told before a crash is not run again after it."""
+    """D1: a call whose end was told before a crash is not run again after it, unless nothing could be recorded."""
     for told in sim.told:
+        if of(told.events, StoreFailed):
+            continue
         over: set[str] = set()
         life, ended = 0, set[str]()
         for stamped in told.events:
             if isinstance(stamped.event, TurnStarted):
                 life, over, ended = life + 1, over | ended, set()
-            elif isinstance(stamped.event, ToolCallEnded):
+            elif isinstance(stamped.event, ToolCallEnded) and stamped.event.result.status != "skipped":
                 ended.add(stamped.event.result.call.id)
             elif isinstance(stamped.event, AttemptStarted) and stamped.scope.get("call") in over:
                 yield f"D1: {stamped.scope.get('call')} had ended before the crash and ran again"

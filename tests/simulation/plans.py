@@ -121,4 +121,6 @@ def _more(rng: random.Random) -> list[Strike]:
     while rng.random() < 0.5 and len(strikes) < 4:
         where, kind = rng.choice(CELLS)
         strikes.append(_aimed(rng, where, kind))
+    if rng.random() < 0.02:  # a question that ends the program each time
+        strikes += [Strike("effect.Converse", "kill", after) for after in range(3)]
     return strikes
