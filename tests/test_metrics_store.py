@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from errors import AgentError
-from stores.trace_file import SCHEMA_VERSION
+from stores.trace_file import MIGRATIONS
 from stores.traces import DROPPED, FILE_NAME, QUEUE_MAX, TraceStore, read_counters
 
 LONG_S = 10.0
@@ -115,7 +115,7 @@ def test_a_file_without_counters_gets_them_and_keeps_its_traces(tmp_path: Path, 
     assert read_counters(tmp_path) == ONE
     assert [found["id"] for found in again.latest(9)] == ["new", "old"]
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
 
 
 def test_a_file_that_is_none_is_told_to_readers_and_rescued_by_writers(tmp_path: Path, store: TraceStore) -> None:

@@ -575,7 +575,12 @@ def test_a_disk_that_hangs_costs_no_answer_and_no_deadline(
 ) -> None:
     """B1: from the first use on nothing comes back; one question waits for it, briefly, and it is said once."""
     released, heard = threading.Event(), Heard()
-    monkeypatch.setattr(stores.sqlite_file, "_connect", lambda path: released.wait(60.0))
+    connect = stores.sqlite_file.connect
+
+    def hanging(path: Path) -> Any:
+        return released.wait(60.0) if path.name.startswith("sessions") else connect(path)  # traces hang elsewhere
+
+    monkeypatch.setattr(stores.sqlite_file, "connect", hanging)
     variables = {"NOTES_DIR": str(tmp_path / "notes"), "STATE_DIR": str(tmp_path / "state"), "TOTAL_TIMEOUT": "2"}
     agent = kind(read_settings(variables), offline=True, seed=1, listeners=[heard])
     preload()

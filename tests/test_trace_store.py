@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from errors import AgentError, ConfigurationError
-from stores.trace_file import DAMAGED_KEPT_MAX, SCHEMA_VERSION, TRACE_BYTES_MAX
+from stores.sqlite_parts import DAMAGED_KEPT_MAX
+from stores.trace_file import MIGRATIONS, TRACE_BYTES_MAX
 from stores.traces import FILE_NAME, QUEUE_MAX, TraceStore
 
 LONG_S = 10.0
@@ -288,7 +289,7 @@ def test_a_file_of_a_newer_version_is_left_alone(store: TraceStore, caplog: pyte
     store.path.parent.mkdir()
     connection = sqlite3.connect(store.path)
     connection.execute("CREATE TABLE traces (something_else)")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     connection.close()
     before = store.path.read_bytes()
     keep(store, trace("a"), trace("b"))
@@ -312,8 +313,8 @@ def test_a_folder_deleted_under_the_program_is_made_again(store: TraceStore) -> 
 def test_a_file_that_another_process_holds_costs_the_trace_and_not_the_writer(
     store: TraceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stores.trace_file.LOCKED_S_MAX", 0.0)
     monkeypatch.setattr("stores.trace_file.BUSY_S", 0.01)
+    monkeypatch.setattr("stores.sqlite_file.LOCKED_S", 0.01)
     keep(store, trace("a"))
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
