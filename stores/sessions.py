@@ -27,7 +27,7 @@ from core.journal import Checkpoint, Conflict, RecordIntents, RecordOutcome
 from core.resume import CutOff
 from errors import AgentError, ConfigurationError
 from events import Event, StoreDamaged, StoreFailed
-from flow import Flow, Gate, attempt, blocking, emit
+from flow import Flow, Gate, attempt, blocking, emit, pause
 from messages import Message
 from safe_text import one_line
 from stores import dead_letters, journal, parked, session_rows
@@ -45,6 +45,9 @@ MIGRATIONS = (
 )
 READ_S_MAX = 5.0
 """How long listing and opening may take; opening checks the whole file."""
+
+STOPPED_WAIT_S, STOPPED_WAITS_MAX = 0.01, 10
+"""How often, and how many times, to look whether a call that was stopped is back: Ctrl-C gives the prompt in 0.2 s."""
 
 Place: TypeAlias = Path | sqlite3.Connection
 LATEST = "latest"
@@ -81,6 +84,7 @@ class SessionStore:
         self._locks: dict[str, FileLock] = {}
         self._written: dict[str, tuple[int, int, tuple[Message, ...]]] = {}
         self._hanging: Gate | None = None
+        self._stopped: Gate | None = None
         self._failing = False
         self.off = ""
         """Why nothing is kept; "" while the store works."""
@@ -271,7 +275,16 @@ class SessionStore:
         while self._news:
             yield from emit(self._news.pop(0))
 
+    def _waiting(self) -> Flow[None]:
+        """Give a call whose question was stopped (Ctrl-C) a moment to come back: it is under way, and need not hang."""
+        for _ in range(STOPPED_WAITS_MAX):
+            if self._stopped is None or self._stopped.settled.is_set():
+                return
+            yield from pause(STOPPED_WAIT_S)
+        self._hanging = self._stopped
+
     def _bounded(self, call: Callable[[Gate], T], limit_s: float) -> Flow[T]:
+        yield from self._waiting()
         if self._hanging is not None and not self._hanging.settled.is_set():
             raise AgentError("the disk does not answer", reason="disk")
         gate = Gate()
@@ -286,9 +299,14 @@ class SessionStore:
             return (yield from attempt(blocking(run, gate), limit_s))
         except OSError as error:  # of a lock; the file's own come typed
             raise AgentError(one_line(error.strerror or str(error)), reason="disk") from error
-        finally:
+        except AgentError:
             if begun and not gate.settled.is_set():
                 self._hanging = gate
+            raise
+        except GeneratorExit:
+            if begun:
+                self._stopped = gate
+            raise
 
     def _sweep(self) -> None:
         """Before the first use, look at what crashed processes acknowledged last."""
