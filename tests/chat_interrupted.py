@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import ui.chat
 import ui.chat_state
 import ui.prompt
 import wiring
@@ -29,7 +30,6 @@ from config import Settings
 from events import Stamped, TurnEnded, TurnStarted
 from messages import user
 from tests.history_validator import breaches
-from ui.chat import run_async, run_blocking
 
 ui.chat_state.TWICE_S = 0.0  # no two of them are one too many here
 STRIKES = re.compile(r"milk (\d+)(?: after (\d+) ms)?")
@@ -42,7 +42,7 @@ class Striker:
         self.agent: Any = None
         self.asked: set[str] = set()
         self.told = open("told", "w")  # noqa: SIM115 (as long as the program)
-        self.waiting = False
+        self.waiting = self.handled = False
         self.strike_at = self.seen = 0
 
     def __call__(self, stamped: Stamped) -> None:
@@ -64,15 +64,16 @@ class Striker:
         at, after_ms = found.groups("0") if found and question not in self.asked else ("0", "0")
         self.strike_at, self.after_s = int(at), int(after_ms) / 1000
         self.asked.add(question)
-        self.seen, self.at, self.struck_s, self.waiting = 0, "", 0.0, True
+        self.seen, self.at, self.struck_s, self.waiting, self.handled = 0, "", 0.0, True, False
         self.status = self.text = ""
 
     def strike(self) -> None:
+        self.handled = False
         self.struck_s = time.monotonic()
         os.kill(os.getpid(), signal.SIGINT)
 
     def prompt_shown(self, app: Any) -> None:
-        if app.is_done or not self.waiting or self.agent is None or (self.at and not self.struck_s):
+        if app.is_done or not self.waiting or self.agent is None or (self.at and not self.handled):
             return
         took_s = time.monotonic() - self.struck_s if self.struck_s else 0.0
         self.waiting = False
@@ -98,6 +99,14 @@ def watched(agent_class: Any) -> Any:
     return make
 
 
+class WatchedChat(ui.chat_state.Chat):
+    def interrupt(self) -> None:
+        try:
+            super().interrupt()
+        finally:
+            STRIKER.handled = True
+
+
 class WatchedPrompt(ui.prompt.Prompt):
     def __init__(self, *args: Any, **parts: Any) -> None:
         super().__init__(*args, **parts)
@@ -107,9 +116,10 @@ class WatchedPrompt(ui.prompt.Prompt):
 if __name__ == "__main__":
     wiring.AsyncAgent = watched(wiring.AsyncAgent)  # type: ignore[misc]
     wiring.BlockingAgent = watched(wiring.BlockingAgent)  # type: ignore[misc]
+    ui.chat.Chat = WatchedChat  # type: ignore[attr-defined]
     ui.prompt.Prompt = WatchedPrompt  # type: ignore[misc]
     options, settings = (
         Options(offline=True),
         Settings(state_dir=Path("state"), notes_dir=Path("notes"), rate_limit_per_minute=0),
     )
-    (run_async if sys.argv[1] == "async" else run_blocking)(options, settings)
+    (ui.chat.run_async if sys.argv[1] == "async" else ui.chat.run_blocking)(options, settings)
