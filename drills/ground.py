@@ -150,6 +150,7 @@ def told_of(given: Mapping[str, str], ground: Ground) -> list[str]:
     lines.append("weather and search answered by this machine; notes and state in a temporary folder; no rate limit")
     kept = f"MAX_RETRIES {used.max_retries}, BREAKER_FAILURE_THRESHOLD {used.breaker_failure_threshold}"
     lines.append(f"yours: the chain, {kept}")
+    lines.append("rows that begin with program start the real programs; the others run the same agents in this process")
     if own.redis_url:
         lines.append("your Redis is left alone: failures on purpose would open breakers that others share")
     return lines

@@ -33,6 +33,7 @@ NARROW = 76
 """With fewer columns there is no room for a table: a list then."""
 
 _STYLES = {HELD: "green", BROKEN: "bold red", SKIPPED: "yellow"}
+_TITLE = "Questions answered right, in time (your settings, unscaled; time and network simulated)"
 _TROUBLES = {
     "passing": "each attempt on a model fails by itself at this rate",
     "outages": "each model is silent for this share of the time",
@@ -134,7 +135,7 @@ def _broken(outcome: Outcome) -> Iterator[Text]:
 
 
 def _survival(points: list[Point]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Questions answered right, in time", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=_TITLE, title_justify="left")
     table.add_column("switched on")
     for rate in RATES:
         table.add_column(f"{rate:g}", justify="right")
@@ -155,6 +156,8 @@ def _summary(outcome: Outcome, report: str | None) -> Text:
     words = Text()
     if outcome.stopped:
         words.append(f"Stopped after {len(outcome.results)} of {outcome.planned} plays.\n", style="yellow")
+    if not outcome.planned:
+        return words.append(f"Report: {clean(report)}\n" if report else "")
     counts = f"{held} held, {broken} broken, {skipped} skipped; seed {outcome.seed}, {outcome.took_s:.0f} s.\n"
     words.append(counts, style="bold red" if broken else "bold green" if held else "bold")
     if outcome.bound and not broken:
