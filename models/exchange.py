@@ -19,7 +19,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol
 
-from errors import WHAT_NOW, AgentError, describe, reason_of, translate, words_of
+from error_words import WHAT_NOW, describe
+from errors import AgentError, reason_of, translate, words_of
 from events import AttemptAbandoned, Event, ModelAnswered, TextStreamed
 from flow import Branch
 from messages import Message, Reply, ToolUse

@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from errors import WHAT_NOW, AgentError, describe, reason_of_response, retry_after_s
+from error_words import WHAT_NOW, describe
+from errors import AgentError, reason_of_response, retry_after_s
 from safe_text import encodable
 
 _CODES = {

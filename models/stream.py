@@ -28,7 +28,8 @@ from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Any, NoReturn
 
-from errors import WHAT_NOW, AgentError, describe, reason_of_response
+from error_words import WHAT_NOW, describe
+from errors import AgentError, reason_of_response
 from events import Event
 from messages import Block, Reply, Text, Usage
 from models.open_block import OpenBlock

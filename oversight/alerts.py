@@ -18,7 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from deadline import Deadline
-from errors import AgentError, describe, reason_of_response, retry_after_s
+from error_words import describe
+from errors import AgentError, reason_of_response, retry_after_s
 from events import AlertFailed, AlertSent
 from fault_injection import injecting
 from faults import FaultPlan

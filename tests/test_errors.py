@@ -11,6 +11,7 @@ import anthropic
 import httpx2
 import pytest
 
+from error_words import describe
 from errors import (
     VERDICTS,
     Advice,
@@ -24,7 +25,6 @@ from errors import (
     ErrorType,
     Outcome,
     classify_error,
-    describe,
     outcome_of,
     reason_of,
     reason_of_response,

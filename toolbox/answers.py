@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from errors import AgentError, BadInput, describe, reason_of_response, retry_after_s
+from error_words import describe
+from errors import AgentError, BadInput, reason_of_response, retry_after_s
 from flow import Flow, HttpReply, HttpRequest, fetch
 from safe_text import one_line
 
