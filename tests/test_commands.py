@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from circuit_breaker import CircuitBreaker
 from config import Settings
 from core.report import TurnReport
-from errors import AgentError
+from errors import AgentError, Outcome
 from messages import Usage
 from safe_text import register_secret
 from toolbox.note_file import Note, encode
@@ -87,7 +88,7 @@ def test_no_line_breaks_a_command_or_brings_a_control_character_out(agent: Agent
 
 def test_status_tells_model_faults_and_open_circuits(agent: Agent) -> None:
     for _ in range(5):
-        agent.guards("get_weather.open_meteo").breaker.acquire().settle_error(ConnectionError("down"))
+        agent.guards("get_weather.open_meteo").breaker.acquire().settle(Outcome.FAILURE)
     said(agent, "/fault model:overloaded*2")
     text = said(agent, "/status")
     assert "practice" in text
@@ -97,7 +98,9 @@ def test_status_tells_model_faults_and_open_circuits(agent: Agent) -> None:
 
 
 def test_a_circuit_that_was_opened_by_hand_has_no_next_try(agent: Agent) -> None:
-    agent.guards("get_weather.open_meteo").breaker.open()
+    breaker = agent.guards("get_weather.open_meteo").breaker
+    assert isinstance(breaker, CircuitBreaker)
+    breaker.open()
     assert "get_weather.open_meteo  open, opened by hand" in said(agent, "/status")
 
 

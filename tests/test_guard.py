@@ -258,7 +258,7 @@ def test_token_and_place_are_given_back_when_the_permit_is_refused_after_all() -
     assert isinstance(waiting.error, CircuitOpen)
     assert guard.bulkhead.taken == 0
     world.now_s = 61.0
-    assert guard.limiter is not None
+    assert isinstance(guard.limiter, TokenBucket)
     assert guard.limiter.reserve() == 0
     assert len(world.of(AttemptStarted)) == 1
 
@@ -271,7 +271,7 @@ def test_cancelling_gives_everything_back_wherever_the_call_is(at_s: float) -> N
     """0.5: waiting for a token; 1.5: in the attempt; 30: in the attempt of a probe."""
     world = World()
     guard = guard_of(world, threshold=1, open_s=20, limit=LimiterPolicy(per_minute=60, burst=1))
-    assert guard.limiter is not None
+    assert isinstance(guard.limiter, TokenBucket)
     guard.limiter.reserve()
     if at_s == 30.0:
         guard.breaker.acquire().settle(Outcome.FAILURE)
