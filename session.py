@@ -149,12 +149,16 @@ class Session:
         return (yield from self.resuming())
 
     def resuming(self) -> Flow[TurnReport]:
-        """Go on with the question taken up, unless it has ended the program too often."""
+        """Go on with the question taken up, unless that would not be it any more, or would end the program again."""
         turn, crashes = self.turn, self.turn.starts - 1
-        if crashes < CRASHES_MAX:
+        if crashes >= CRASHES_MAX:
+            words = f"this question ended the program {crashes} times; it is not tried again"
+            error = AgentError(words, reason="poison", what_now="Ask differently.")
+        elif turn.censored:  # a note of it would be saved with a gap, and called saved
+            words = "this question held a secret, which is not kept on disk: it cannot be taken up again"
+            error = AgentError(words, reason="bad_input", what_now="Ask it again.")
+        else:
             return (yield from answering(turn, self.conversation, self._rules))
-        words = f"this question ended the program {crashes} times; it is not tried again"
-        error = AgentError(words, reason="poison", what_now="Ask differently.")
         return (yield from refusing(turn, self.conversation, self._rules, error))
 
     def closing(self) -> Flow[TurnReport]:

@@ -88,6 +88,7 @@ def restore(turn: Turn, cut: CutOff) -> Turn:
         setattr(turn, name, state[name])
     turn.before, turn.messages, turn.recorded = cut.before, cut.messages, cut.recorded
     turn.starts += 1
+    turn.censored = bool(state.get("censored"))
     turn.usage = Usage(**state["usage"])
     turn.paused = tuple(block_from_json(block) for block in state["paused"])
     turn.batch_blocks = tuple(block_from_json(block) for block in state["batch_blocks"])

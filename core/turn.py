@@ -127,6 +127,7 @@ class Turn:
 
     `starts` counts how often it was taken up: once, and once more after each crash. `recorded` is what
     the journal knows of its calls from before. `only` names the tools it may use, none for all.
+    `censored` says that the question as it was kept lacks a secret it had when it was asked.
     """
 
     id: str
@@ -156,6 +157,7 @@ class Turn:
     nobody: bool = False
     circles: Circles = field(default_factory=Circles)
     starts: int = 1
+    censored: bool = False
     task_id: str = ""
     only: list[str] = field(default_factory=list)
     recorded: Mapping[str, Recorded] = field(default_factory=dict)

@@ -162,9 +162,10 @@ def _keep_messages(connection: sqlite3.Connection, effect: Checkpoint, written: 
 def _keep_turn(connection: sqlite3.Connection, effect: Checkpoint, wall_s: float) -> None:
     key = (effect.session_id, effect.turn_id)
     found = connection.execute("SELECT started_s FROM turns WHERE session = ? AND id = ?", key).fetchone()
-    state = None if effect.state is None else json.dumps(_safe_state(effect.state))
-    question = json.dumps(mask(effect.question))
-    _put_turn(connection, (*key, question, found[0] if found else wall_s, effect.status, state))
+    question, state = mask(effect.question), None
+    if effect.state is not None:
+        state = json.dumps({**_safe_state(effect.state), "censored": question != effect.question})
+    _put_turn(connection, (*key, json.dumps(question), found[0] if found else wall_s, effect.status, state))
 
 
 def _put_turn(connection: sqlite3.Connection, row: tuple[Any, ...]) -> None:

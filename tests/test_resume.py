@@ -340,6 +340,30 @@ def test_a_question_that_ends_the_program_three_times_is_given_up(kill_at: Any) 
     assert Process(disk).open() is None
 
 
+def test_a_question_that_held_a_secret_is_not_asked_again_without_it() -> None:
+    """A model that reads `[secret]` in its place would save a note that nobody asked for."""
+    question = "note that the key is sk-ant-abcdefghijkl"
+    disk = Disk()
+    process = Process(disk, (call("note", "c1"),))
+    process.door.simulations[AskModel] = dying
+    with pytest.raises(Killed):
+        process.ask(question)
+    process = Process(disk, (call("note", "c1"),))
+    assert process.open().question == "note that the key is [secret]"
+    report = process.resume()
+    assert (report.status, disk.notes, disk.models_asked) == ("failed", [], 0)
+    assert report.error is not None
+    assert "held a secret" in report.error.message
+    assert process.session.unfinished is None
+    assert process.ask(question).status == "ok"
+    assert disk.notes == ["milk"]
+
+
+def dying(effect: AskModel, branch: Any) -> Flow[Reply]:
+    raise Killed
+    yield
+
+
 def test_a_new_question_gives_up_what_was_cut_off_and_knows_what_it_wrote(kill_at: Any) -> None:
     for disk in killed_runs(kill_at, (call("post", "c1"),), (call("sum", "c2"),)):
         process = Process(disk)
