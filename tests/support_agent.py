@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cli import EXIT_OF_STATUS, error_line, json_line, report_json
 from config import Settings, read_settings
@@ -134,7 +134,7 @@ class Rig:
     def _now(self, body: dict[str, Any]) -> Any:
         return self._lasting(body) if inspect.isfunction(self._lasting) else self._lasting
 
-    def __enter__(self) -> Rig:
+    def __enter__(self) -> Self:
         self.api.__enter__()
         self._logger.addHandler(self._log)
         chosen = settings(self._url or self.api.url, self.chain, self._folder, **self._variables)
