@@ -77,9 +77,8 @@ class Disk:
         """`write_durably` aside, with the faults of the plan."""
         fault = yield from self._suffering()
         number = _errno_of(fault)
-        saved = yield from blocking(lambda g: self.write_durably(folder, name, data, g, same, number), gate)
-        yield from self._crashing(fault, "after")
-        return saved
+        work = blocking(lambda g: self.write_durably(folder, name, data, g, same, number), gate)
+        return (yield from self._crashing_after(work, fault))
 
     def reading(self, read: Callable[[], T], doing: str) -> Flow[T]:
         """Run `read` aside, with the faults of the plan; `doing` ("look into notes") is for messages."""
@@ -90,9 +89,7 @@ class Disk:
                 _fail(_errno_of(fault))
                 return read()
 
-        found = yield from blocking(call)
-        yield from self._crashing(fault, "after")
-        return found
+        return (yield from self._crashing_after(blocking(call), fault))
 
     def checking(self, path: Path, same: Same) -> Flow[bool]:
         """Read back whether this content is under the name, aside. The check of a save, so it meets no faults."""
@@ -117,6 +114,17 @@ class Disk:
         if fault is not None and (fault.kind, fault.argument) == ("crash", when):
             yield from emit(FaultInjected("disk", "crash", when))
             self._plan.crash(fault)
+
+    def _crashing_after(self, work: Flow[T], fault: Fault | None) -> Flow[T]:
+        """Do the work, then die if that is the fault. Work that fails has no such moment: it gives the fault back."""
+        try:
+            done = yield from work
+        except BaseException:  # also a cancel
+            if fault is not None and fault.kind == "crash":
+                self._plan.give_back(fault)
+            raise
+        yield from self._crashing(fault, "after")
+        return done
 
     # --- saving ---
 

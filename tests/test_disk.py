@@ -477,3 +477,15 @@ def test_a_crash_of_the_disk_comes_before_a_save_or_when_it_is_durable(when: str
 def test_a_crash_strikes_reads_too() -> None:
     with pytest.raises(Crashed):
         Doors("virtual").run(disk(os, "disk:crash").reading(lambda: "read", "look into notes"))
+
+
+def test_a_crash_after_a_save_that_failed_waits_for_one_that_succeeds(doors: Doors, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("a file in the way")
+    plan = FaultPlan([parse_fault("disk:crash=after*1")])
+    disk = Disk(plan)
+    with pytest.raises(AgentError, match="not a folder"):
+        doors.run(disk.writing(tmp_path / "notes", NAME, b"x", Gate()))
+    assert plan.active, "it was given back"
+    with pytest.raises(Crashed):
+        doors.run(disk.writing(tmp_path / "other", NAME, b"x", Gate()))
+    assert doors.heard.of(FaultInjected) == [FaultInjected("disk", "crash", "after")]

@@ -21,7 +21,7 @@ from tests.simulation.files import Drive, File, Folder
 from tests.simulation.plans import SONNET, Asked, Plan, draw_plan
 from tests.simulation.scripts import Round, note
 from tests.simulation.shrink import as_test, shrunk
-from tests.simulation.strikes import CELLS, Strike
+from tests.simulation.strikes import CELLS, PATHS, Strike
 from tests.simulation.world import KEYS, NOTES, WATCHED, Simulation
 
 ROOT = Path(__file__).parent.parent
@@ -49,8 +49,8 @@ def test_the_seeds_go_through_the_whole_matrix() -> None:
 
 def test_a_cell_that_was_never_hit_is_named() -> None:
     campaign = Campaign(runs=10)
-    campaign.hits.update(CELLS[1:])
-    assert campaign.missed == [CELLS[0]]
+    campaign.hits.update((*CELLS[1:], *PATHS[:-1]))
+    assert campaign.missed == [CELLS[0], PATHS[-1]]
     assert campaign.bound == "0 failures in 10 runs: the rate is below 0.3 (95 %)"
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from tests.simulation.checkers import check, check_end
 from tests.simulation.files import Killed
 from tests.simulation.plans import Plan, draw_plan
-from tests.simulation.strikes import CELLS
+from tests.simulation.strikes import CELLS, PATHS
 from tests.simulation.world import Simulation
 
 BATCH = 50
@@ -62,8 +62,8 @@ class Campaign:
 
     @property
     def missed(self) -> list[tuple[str, str]]:
-        """The cells of the matrix that no run hit."""
-        return [cell for cell in CELLS if not self.hits[cell]]
+        """The cells of the matrix that no run hit, and the paths that none took."""
+        return [cell for cell in (*CELLS, *PATHS) if not self.hits[cell]]
 
     @property
     def bound(self) -> str:

@@ -36,12 +36,17 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run. The last question has no strikes: it must succeed."""
+    """One run. The last question has no strikes: it must succeed.
+
+    `returns` says what a person does after a death: "resume", "go_on" with the next question, or ask the
+    same again under the same "task" id.
+    """
 
     seed: int
     chain: str
     approve: Any
     questions: tuple[Asked, ...]
+    returns: str = "resume"
 
 
 def draw_plan(seed: int) -> Plan:
@@ -58,15 +63,16 @@ def draw_plan(seed: int) -> Plan:
         strikes.add(Strike("web_search.tavily", "auth"))
     first = Asked(1, _script(rng, 1, where, tool), tuple(sorted(strikes)))
     questions = [first]
-    if rng.random() < 0.15:
-        questions.append(Asked(2, draw_script(rng, 2), tuple(sorted(set(_more(rng))))))
+    outage = {one for one in strikes if one.lasts}
+    if outage or rng.random() < 0.15:
+        questions.append(Asked(2, draw_script(rng, 2, tool), tuple(sorted({*_more(rng), *outage}))))
     last = len(questions) + 1
     questions.append(Asked(last, draw_script(rng, last, plain=True)))
-    return Plan(seed, chain, approve, tuple(questions))
+    return Plan(seed, chain, approve, tuple(questions), rng.choice(("resume", "resume", "go_on", "task")))
 
 
 def _chain(rng: random.Random, where: str) -> str:
-    if where in (CLAUDE, "stream.anthropic"):
+    if where in (CLAUDE, "stream.anthropic", "outage.model.anthropic"):
         return rng.choice([chain for chain in CHAINS if chain.startswith("anthropic")])
     if where in (GEMINI, "stream.google"):
         return rng.choice([chain for chain in CHAINS if chain.startswith("google")])
@@ -75,7 +81,7 @@ def _chain(rng: random.Random, where: str) -> str:
 
 def _tool(rng: random.Random, where: str) -> str:
     """A tool that must be called for the boundary to be met; "" for none."""
-    first = where.partition(".")[0]
+    first = where.removeprefix("outage.").partition(".")[0]
     if first in ("calculator", "save_note", "find_notes", "get_weather", "web_search"):
         return first
     if where in ("os.scandir", "os.read"):
@@ -112,6 +118,8 @@ def _script(rng: random.Random, number: int, where: str, tool: str) -> tuple[Rou
 
 
 def _aimed(rng: random.Random, where: str, kind: str) -> Strike:
+    if where.startswith("outage."):
+        return Strike(where, kind)
     most = _LATE.get(where.rpartition(".")[2], 3)
     return Strike(where, kind, 0 if rng.random() < 0.6 else rng.randrange(most))
 

@@ -36,6 +36,10 @@ _FETCH = (
     "refused", "dns", "hang", "slow", "status_401", "status_429", "status_500", "status_301", "page", "half", "absurd",
     "empty", "leak",
 )  # fmt: skip
+_OUTAGES = (
+    "server_error", "overloaded", "refused", "hang", "rate_limit=2", "rate_limit=60", "cut=text", "garbage", "loop",
+    "bad_args", "max_tokens",
+)  # fmt: skip
 _EFFECTS = (
     "AskModel", "Converse", "Pause", "Attempt", "Blocking", "Fetch", "AskHuman", "RunTools", "Together", "Within",
     "Checkpoint", "RecordIntents", "RecordOutcome", "Emit",
@@ -67,6 +71,11 @@ CELLS: tuple[tuple[str, str], ...] = (
     *((name, kind) for name, kinds in _LIES.items() for kind in kinds),
     *(("disk", kind) for kind in (*_TOOL, "full")),
     *(("fetch", kind) for kind in _FETCH),
+    *(("outage.model", kind) for kind in _OUTAGES),
+    *(("outage.model.anthropic", kind) for kind in _OUTAGES),
+    *((f"outage.{tool}", kind) for tool in ("get_weather", "web_search")
+      for kind in ("error", "hang", "rate_limit=60")),
+    *((f"outage.{tool}", "error") for tool in ("calculator", "save_note", "disk")),
     *((f"os.{call}", kind) for call, kinds in _ERRNOS.items() for kind in kinds),
     *((f"os.{call}", kind) for call in _WRITES for kind in ("kill", "power")),
     *(("db.begin", kind) for kind in ("error", "kill", "power")),
@@ -79,7 +88,19 @@ CELLS: tuple[tuple[str, str], ...] = (
     *((f"effect.{effect}", "interrupt") for effect in _LEAVES),
 )  # fmt: skip
 
-INJECTED = ("model.", "disk", "calculator", "save_note", "find_notes", "get_weather", "web_search")
+PATHS: tuple[tuple[str, str], ...] = (
+    *(("question", status) for status in ("ok", "degraded", "failed", "needs_human", "cancelled")),
+    *(("call", status) for status in ("ok", "invalid", "failed", "degraded", "denied", "unknown", "skipped")),
+    *(("after death", choice) for choice in ("resume", "go_on", "task")),
+    *(("event", name) for name in (
+        "AttemptAbandoned", "RetryScheduled", "RetryRefused", "LimiterWaited", "CallRejected", "CircuitOpened",
+        "CircuitHalfOpened", "CircuitClosed", "FellBack", "TurnResumed", "TurnPoisoned", "StoreFailed", "StuckNoticed",
+        "EffectReconciled", "ApprovalAsked", "NoticeGiven",
+    )),
+)  # fmt: skip
+"""What must have come of it somewhere: every way a question or a call can end, every turn an attempt can take."""
+
+INJECTED = ("outage.", "model.", "disk", "calculator", "save_note", "find_notes", "get_weather", "web_search")
 """Where the product's own injector strikes."""
 
 
@@ -107,7 +128,18 @@ class Strike:
     @property
     def spec(self) -> str:
         """As the product's injector takes it."""
-        return f"{self.where}:{self.kind}*1+{self.after}"
+        once = "" if self.lasts else "*1"
+        return f"{self.target}:{self.kind}{once}+{self.after}"
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it strikes again and again, to the end of the question."""
+        return self.where.startswith("outage.")
+
+    @property
+    def target(self) -> str:
+        """What it strikes, as the product names it."""
+        return self.where.removeprefix("outage.")
 
 
 @dataclass(slots=True)

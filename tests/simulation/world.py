@@ -22,7 +22,7 @@ from typing import Any, NoReturn, cast
 from config import Settings, read_settings
 from doors.virtual import VirtualBranch, VirtualDoor
 from errors import AgentError, ConfigurationError
-from events import Event, FaultInjected, Listener, Stamped, TurnStarted
+from events import Event, FaultInjected, Listener, Stamped, StoreFailed, ToolCallEnded, TurnEnded, TurnStarted
 from faults import parse_fault
 from flow import Blocking, Effect, Fetch, Flow, Pause
 from models.chain import Converse
@@ -35,7 +35,7 @@ from tests.simulation.files import Drive, Killed, SimulatedOs
 from tests.simulation.model import SimulatedModels
 from tests.simulation.plans import Asked, Plan
 from tests.simulation.store import Database, SimulatedConnection
-from tests.simulation.strikes import Strike, Strikes
+from tests.simulation.strikes import PATHS, Strike, Strikes
 from tests.simulation.web import FOREVER_S, SimulatedWeb
 from ui.screen import Screen
 from wiring import Agent, Answer, World
@@ -49,6 +49,7 @@ RECOVERY_S = 20.0
 WATCHED = 4
 """In one run of so many log, screen and drawn trace are written out and searched: that takes as long as half a run."""
 
+_PATHS = frozenset(PATHS)
 _ASIDE = ("Checkpoint", "RecordIntents", "RecordOutcome")
 _PACES = {"late": (3.0, 0.0), "slow": (0.0, 3.0), "hang": (FOREVER_S, 0.0)}
 
@@ -147,9 +148,9 @@ class VirtualAgent(Agent):
         self.is_stoppable = False
         """Whether Ctrl-C would stop a question now."""
 
-    def ask(self, question: str) -> Answer:
+    def ask(self, question: str, task_id: str) -> Answer:
         """Answer one question."""
-        return self._answer(self._begin(question, ""))
+        return self._answer(self._begin(question, task_id))
 
     def resume(self) -> Answer:
         """Finish what was cut off."""
@@ -308,17 +309,27 @@ class Simulation:
         if self.os.dead:
             return
         self._count_hit(stamped.event)
+        self._count_path(stamped.event)
         self.note(repr(stamped))
         self.heard[type(stamped.event)] += 1
         if self.told:
             self.told[-1].events.append(stamped)
+
+    def _count_path(self, event: Event) -> None:
+        path = ("event", type(event).__name__)
+        if isinstance(event, TurnEnded):
+            path = ("question", event.status)
+        elif isinstance(event, ToolCallEnded):
+            path = ("call", event.result.status)
+        if path in _PATHS:
+            self.strikes.hits[path] += 1
 
     def _count_hit(self, event: Event) -> None:
         """What the product's own injector struck with counts as hit, too."""
         if isinstance(event, FaultInjected) and self.told:
             argued = f"{event.kind}={event.argument}" if event.argument else event.kind
             for one in self.told[-1].asked.strikes:
-                if one.kind == argued and one.is_injected and f"{event.target}.".startswith(f"{one.where}."):
+                if one.kind == argued and one.is_injected and f"{event.target}.".startswith(f"{one.target}."):
                     self.strikes.hits[one.where, one.kind] += 1
                     break
 
@@ -376,36 +387,57 @@ class Simulation:
         if asked is self.plan.questions[-1]:
             self.strikes.replace(())
             self.agent.plan.clear()
-            self.agent.wait(RECOVERY_S)
+            throttled = any(one.kind == "rate_limit=60" for told in self.told for one in told.asked.strikes)
+            self.agent.wait(60.0 if throttled else RECOVERY_S)
         told = Told(asked, self.now(), before=self.agent.conversation.messages)
         self.told.append(told)
         self._question += 1
         self.strikes.replace(asked.strikes)
         self._inject(asked.strikes)
         self.screen.begin_turn()
-        self._living(lambda: self.agent.ask(asked.text), told)
+        task_id = f"task-{asked.number}" if self.plan.returns == "task" else ""
+        self._living(lambda: self.agent.ask(asked.text, task_id), told)
         self._question += 1
         told.ended_s = self.now()
         self.stillborn += told.interrupted and not of(told.events, TurnStarted)
         self.struck += sum(entry.struck for entry in self.agent.plan._entries)
+        if task_id and told.answer is not None:
+            self._repeat(told, told.answer, task_id)
+
+    def _repeat(self, told: Told, answer: Answer, task_id: str) -> None:
+        """Ask for a task's answer once more: it must be the same, and cost nothing."""
+        is_kept = answer.report.status in ("ok", "degraded") and not of(told.events, StoreFailed)
+        if not is_kept:
+            return
+        self.strikes.replace(())
+        self.agent.plan.clear()
+        events, requests = list(told.events), self.models.requests
+        again = self.agent.ask(told.asked.text, task_id)
+        told.events = events
+        if again.report.text != answer.report.text or self.models.requests != requests:
+            self.problems.append(f"D1: the task answered {answer.report.text!r}, then {again.report.text!r}")
 
     def _inject(self, strikes: tuple[Strike, ...]) -> None:
         specs = [one.spec for one in strikes if one.is_injected]
         self.agent.plan.replace([parse_fault(spec, self.agent.known_fault_targets) for spec in specs])
 
     def _living(self, ask: Callable[[], Answer], told: Told) -> None:
-        """Ask; and when the process dies, start it anew and resume, as often as it takes."""
+        """Ask; and when the process dies, start it anew and do as the plan says, as often as it takes."""
         while True:
             try:
                 told.answer = ask()
                 return
             except Killed:
                 told.deaths += 1
+                self.strikes.hits["after death", self.plan.returns] += 1
                 self._rise(told)
-            if self.agent.unfinished is None:
-                return
             told.resumed, told.began_s, told.before = True, self.now(), self.agent.conversation.messages
-            ask = self.agent.resume
+            if self.plan.returns == "task":
+                told.before = None  # it finds its session by itself
+            elif self.agent.unfinished is None or self.plan.returns == "go_on":
+                return
+            else:
+                ask = self.agent.resume
 
     def _rise(self, told: Told) -> None:
         """A new process opens the session, if it can."""
@@ -415,7 +447,8 @@ class Simulation:
             try:
                 self.boot()
                 self._inject(())
-                self.agent.open_session(session_id)
+                if self.plan.returns != "task":
+                    self.agent.open_session(session_id)
                 return
             except Killed:
                 told.deaths += 1
