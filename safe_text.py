@@ -137,7 +137,11 @@ def encodable(text: str) -> str:
 
 
 def _has_surrogate(text: str) -> bool:
-    return any(0xD800 <= ord(character) < 0xE000 for character in text) if not text.isascii() else False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def masked(value: Any) -> Any:
