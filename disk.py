@@ -48,6 +48,12 @@ TEMPS_MAX = 3
 _TEMP = re.compile(r"\.[0-9a-f]{16}\.unsaved")
 
 
+class NameTaken(AgentError):
+    """Something else stands under the name; it was left as it is."""
+
+    reason = "disk"
+
+
 class Saved(Enum):
     """How a save went well."""
 
@@ -228,9 +234,8 @@ class Disk:
             return False
         if stat.S_ISREG(mode) and same(self._files.read(path, SAME_BYTES_MAX)):
             return True
-        raise AgentError(
+        raise NameTaken(
             f"{one_line(path.name)} is there already and holds something else; it was left as it is",
-            reason="disk",
             what_now=f"Move it out of {one_line(path.parent.name)}, then try again.",
         )
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from disk import Disk, Saved
+from disk import Disk, NameTaken, Saved
 from errors import BadInput
 from fault_injection import Lie
 from faults import FaultPlan
@@ -61,7 +61,12 @@ def save_note_tool(folder: Path, disk: Disk, guards: Guards, plan: FaultPlan) ->
         def once(number: int) -> Flow[Saved]:
             context.tried()
             writing = disk.writing(folder, note.file_name, encode(note), context.fresh_gate(), note.is_in)
-            saved = yield from injecting(writing, plan, "save_note", lies)
+            try:
+                saved = yield from injecting(writing, plan, "save_note", lies)
+            except NameTaken as error:  # its owner has changed it, which is no failure of ours
+                raise BadInput(
+                    error.message, what_now="Give it a title, or another one: then it is a new note."
+                ) from error
             if not (yield from disk.checking(folder / note.file_name, note.is_in)):
                 raise broken("the save was reported as done, but reading the note back finds nothing")
             return saved
