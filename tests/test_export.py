@@ -133,7 +133,7 @@ def test_exporting_the_same_twice_under_one_name_is_no_mistake(agent: BlockingAg
     assert said(agent, "/export talk.md") == "4 messages already in talk.md"
 
 
-@pytest.mark.parametrize("name", ["/", "..", "a/..", "x\0y"])
+@pytest.mark.parametrize("name", ["/", "..", "a/..", "x\0y", "a.md\n/export b.md"])
 def test_what_cannot_be_a_file_is_said(agent: BlockingAgent, name: str) -> None:
     assert "that is no name of a file" in said(agent, f"/export {name}")
 

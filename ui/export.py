@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from wiring import Agent
 
 WRITE_S_MAX = 5.0
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # of lines typed ahead, which came as one
 _FENCE = re.compile(r"`{3,}")
 
 
@@ -58,7 +59,7 @@ def writing(agent: Agent, argument: str, cut_off: str) -> Flow[str]:
 def _path(argument: str) -> Path:
     path = Path(os.path.expanduser(argument))
     try:
-        fits = "\0" not in os.fsencode(path).decode("latin-1") and path.name not in ("", "..")
+        fits = bool(os.fsencode(path)) and path.name not in ("", "..") and not _CONTROL.search(argument)
     except ValueError:  # the system's encoding has no such character
         fits = False
     if not fits:
