@@ -21,8 +21,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
+from doors.limits import Limit
 from doors.threads import CLAIMED_WAIT_S, Running, Worker, contained
-from errors import AttemptTimedOut, ConfigurationError, OutcomeUnknown
+from errors import ConfigurationError, OutcomeUnknown
 from events import Event, Listener, Scope
 from flow import Attempt, Awaiting, Blocking, Bus, Effect, Emit, Flow, Pause, Together, Within, not_an_effect
 
@@ -40,7 +41,7 @@ seconds, until it has left the leaf. Long enough for a leaf that heeds it to cle
 class AlarmFired(BaseException):
     """The time of one attempt is over."""
 
-    def __init__(self, alarm: _Alarm) -> None:
+    def __init__(self, alarm: Limit) -> None:
         super().__init__()
         self.alarm = alarm
 
@@ -51,23 +52,6 @@ class Stopped(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__()
         self.signum = signum
-
-
-class _Alarm:
-    """One Attempt's timeout. `heard` only moves a number: the handler looks again when it fires."""
-
-    def __init__(self, s: float, silence_s: float | None, now_s: float) -> None:
-        self.s, self.silence_s = s, silence_s
-        self.end_s = now_s + s
-        self.silent_at_s = now_s + silence_s if silence_s is not None else self.end_s
-
-    @property
-    def at_s(self) -> float:
-        return min(self.end_s, self.silent_at_s)
-
-    def error(self) -> AttemptTimedOut:
-        silent = self.silence_s is not None and self.silent_at_s < self.end_s
-        return AttemptTimedOut(self.silence_s if silent and self.silence_s else self.s, silent=silent)
 
 
 class BlockingDoor:
@@ -92,7 +76,7 @@ class BlockingDoor:
         self.flows = dict(flows or {})
         self.bus = Bus(listeners, now, wall)
         self.worker = Worker()
-        self._alarms: list[_Alarm] = []
+        self._alarms: list[Limit] = []
         self._in_leaf = False
         self._stopped: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -129,7 +113,7 @@ class BlockingDoor:
             signal.setitimer(signal.ITIMER_REAL, RING_AGAIN_S)
             self.check()
 
-    def _expired(self) -> _Alarm | None:
+    def _expired(self) -> Limit | None:
         """The expired alarm that ended first; of those that end together the innermost."""
         now_s = time.monotonic()
         expired = [alarm for alarm in reversed(self._alarms) if alarm.at_s <= now_s]
@@ -140,12 +124,12 @@ class BlockingDoor:
         left_s = 0 if at_s is None else max(REARM_S_MIN, at_s - time.monotonic())
         signal.setitimer(signal.ITIMER_REAL, left_s if left_s < 1e8 else 0)
 
-    def push(self, alarm: _Alarm) -> None:
+    def push(self, alarm: Limit) -> None:
         """Arm one more timeout."""
         self._alarms.append(alarm)
         self._rearm()
 
-    def pop(self, alarm: _Alarm) -> None:
+    def pop(self, alarm: Limit) -> None:
         """Disarm it, and give the outer ones their remaining time back."""
         while self._alarms and self._alarms.pop() is not alarm:
             pass
@@ -154,8 +138,7 @@ class BlockingDoor:
     def heard(self) -> None:
         """Restart the silence timer of the innermost attempt that has one."""
         for alarm in reversed(self._alarms):
-            if alarm.silence_s is not None:
-                alarm.silent_at_s = time.monotonic() + alarm.silence_s
+            if alarm.heard(time.monotonic()):
                 return
 
     # --- leaves
@@ -250,7 +233,7 @@ class BlockingBranch:
         raise not_an_effect(effect)
 
     def _attempt(self, effect: Attempt[Any]) -> Any:
-        alarm = _Alarm(effect.s, effect.silence_s, time.monotonic())
+        alarm = Limit(effect.s, effect.silence_s, time.monotonic())
         self._door.push(alarm)
         try:
             return self.run(effect.flow)

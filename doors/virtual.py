@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from doors.limits import ENDLESS, Limit
 from doors.threads import CLAIMED_WAIT_S, ToolCrashed
-from errors import AttemptTimedOut, OutcomeUnknown
+from errors import OutcomeUnknown
 from events import Event, Listener, Scope
 from flow import Attempt, Awaiting, Blocking, Bus, Effect, Emit, Flow, Gate, Pause, Together, Within, not_an_effect
 
@@ -35,28 +36,13 @@ class Stuck(Exception):
 
 
 class _Frame:
-    """One flow on a branch's stack, with the timeout it runs under, if any."""
+    """One flow on a branch's stack, with the limit it runs under."""
 
-    __slots__ = ("effect", "end_s", "expired", "flow", "s", "scope", "silence_s", "silent_at_s")
+    __slots__ = ("effect", "expired", "flow", "limit", "scope")
 
-    def __init__(self, flow: Flow[Any], scope: Scope, effect: Effect | None = None) -> None:
-        self.flow, self.scope, self.effect = flow, scope, effect
+    def __init__(self, flow: Flow[Any], scope: Scope, effect: Effect | None = None, limit: Limit = ENDLESS) -> None:
+        self.flow, self.scope, self.effect, self.limit = flow, scope, effect, limit
         self.expired = False
-        self.s = self.end_s = self.silent_at_s = float("inf")
-        self.silence_s: float | None = None
-
-    def limit(self, effect: Attempt[Any], now_s: float) -> None:
-        self.s, self.silence_s = effect.s, effect.silence_s
-        self.end_s = now_s + effect.s
-        self.silent_at_s = now_s + effect.silence_s if effect.silence_s is not None else self.end_s
-
-    @property
-    def at_s(self) -> float:
-        return min(self.end_s, self.silent_at_s)
-
-    def error(self) -> AttemptTimedOut:
-        silent = self.silence_s is not None and self.silent_at_s < self.end_s
-        return AttemptTimedOut(self.silence_s if silent and self.silence_s else self.s, silent=silent)
 
 
 class _Aside:
@@ -106,9 +92,8 @@ class VirtualBranch:
     def heard(self) -> None:
         """Content arrived: restart the silence timer of the innermost attempt that has one."""
         for frame in reversed(self.frames):
-            if frame.silence_s is not None:
-                frame.silent_at_s = self.door.now() + frame.silence_s
-                self.door.call_at(frame.at_s, partial(self.expire, frame))
+            if frame.limit.heard(self.door.now()):
+                self.door.call_at(frame.limit.at_s, partial(self.expire, frame))
                 return
 
     def close(self) -> None:
@@ -129,7 +114,7 @@ class VirtualBranch:
 
     def expire(self, frame: _Frame) -> None:
         """A timer went off: end this frame's attempt unless it was restarted or is over."""
-        if frame not in self.frames or self.door.now() < frame.at_s or frame.expired:
+        if frame not in self.frames or self.door.now() < frame.limit.at_s or frame.expired:
             return
         aside = self._aside
         if aside is not None and not aside.gate.settled.is_set() and not aside.gate.abandon():
@@ -140,7 +125,7 @@ class VirtualBranch:
             return
         self.wait_id += 1
         self._close_above(self.frames.index(frame))
-        self.step(error=frame.error())
+        self.step(error=frame.limit.error())
 
     def wake(self, wait_id: int, value: Any = None, error: Exception | None = None) -> None:
         """Resume with an outcome, unless a timeout or a cancel came first."""
@@ -166,7 +151,7 @@ class VirtualBranch:
             value, error = None, None
             if not isinstance(effect, Emit) and (late := next((one for one in self.frames if one.expired), None)):
                 self._close_above(self.frames.index(late))
-                error = late.error()
+                error = late.limit.error()
                 continue
             try:
                 if not self._perform(effect):
@@ -193,10 +178,9 @@ class VirtualBranch:
                 door.call_at(door.now() + s, lambda: self.wake(wait_id))
                 return False
             case Attempt(flow):
-                frame = _Frame(flow, scope)
-                frame.limit(effect, door.now())
+                frame = _Frame(flow, scope, limit=Limit(effect.s, effect.silence_s, door.now()))
                 self.frames.append(frame)
-                door.call_at(frame.at_s, lambda: self.expire(frame))
+                door.call_at(frame.limit.at_s, lambda: self.expire(frame))
                 return True
             case Within(extra, flow):
                 self.frames.append(_Frame(flow, {**scope, **extra}))
