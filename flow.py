@@ -298,6 +298,24 @@ def not_an_effect(thing: object) -> TypeError:
     return TypeError(f"a flow yielded {thing!r}, which this door cannot perform")
 
 
+async def run_async(flow: Flow[T], perform: Callable[[Effect], Awaitable[Any]]) -> T:
+    """Drive one flow on asyncio: perform what it yields, send the outcome, throw errors in."""
+    step: Callable[[Any], Effect] = flow.send
+    value: Any = None
+    try:
+        while True:
+            effect = step(value)
+            try:
+                value, step = await perform(effect), flow.send
+            except Exception as error:  # errors are the flow's to decide; cancellation is not an Exception
+                value, step = error, flow.throw
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        flow.close()
+
+
 # --- the two small drivers of the skins for use outside flows --------------------------------------------
 
 

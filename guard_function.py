@@ -45,7 +45,7 @@ from errors import (
     translate,
     words_of,
 )
-from flow import Attempt, Awaiting, Effect, Emit, Flow, Pause, Within, awaiting, not_an_effect
+from flow import Attempt, Awaiting, Effect, Emit, Flow, Pause, Within, awaiting, not_an_effect, run_async
 from guard import LEASE_GRACE_S, Guard, Guards, _Call
 from rate_limiter import TokenBucket
 from retry import retrying
@@ -260,7 +260,7 @@ class _Started:
     async def _run(self, flow: Flow[Any]) -> Any:
         """Run a flow to its end; its last error is raised as the function raised it."""
         try:
-            return await _performed(flow, self._rule.sleep)
+            return await run_async(flow, lambda each: _perform(each, self._rule.sleep))
         except AgentError as error:
             if error not in self._originals:
                 raise
@@ -273,24 +273,6 @@ def _raising(error: Exception) -> Flow[Any]:
     yield  # never reached: makes this function a generator
 
 
-async def _performed(flow: Flow[T], sleep: Callable[[float], Awaitable[object]]) -> T:
-    """Drive one flow of a guard: perform what it yields, send the outcome, throw errors in."""
-    step: Callable[[Any], Effect] = flow.send
-    value: Any = None
-    try:
-        while True:
-            effect = step(value)
-            try:
-                value, step = await _perform(effect, sleep), flow.send
-            except Exception as error:  # errors are the flow's to decide; cancellation is not an Exception
-                value, step = error, flow.throw
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        flow.close()
-
-
 async def _perform(effect: Effect, sleep: Callable[[float], Awaitable[object]]) -> Any:
     match effect:
         case Emit():
@@ -298,13 +280,13 @@ async def _perform(effect: Effect, sleep: Callable[[float], Awaitable[object]]) 
         case Pause(s):
             return await sleep(s)
         case Within(_, flow):
-            return await _performed(flow, sleep)
+            return await run_async(flow, lambda each: _perform(each, sleep))
         case Awaiting(call):
             return await call()
         case Attempt(flow, s):
             try:
                 async with asyncio.timeout(s):
-                    return await _performed(flow, sleep)
+                    return await run_async(flow, lambda each: _perform(each, sleep))
             except TimeoutError:  # the timer's: the function's own has its verdict and is an AgentError by now
                 raise AttemptTimedOut(s) from None
     raise not_an_effect(effect)

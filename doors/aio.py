@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from doors.threads import CLAIMED_WAIT_S, DaemonExecutor, Running, Worker, contained
 from errors import AttemptTimedOut, OutcomeUnknown
 from events import Event, Listener, Scope
-from flow import Attempt, Awaiting, Blocking, Bus, Effect, Emit, Flow, Pause, Together, Within, not_an_effect
+from flow import Attempt, Awaiting, Blocking, Bus, Effect, Emit, Flow, Pause, Together, Within, not_an_effect, run_async
 
 T = TypeVar("T")
 Performer = Callable[[Any, "AsyncBranch"], Awaitable[Any]]
@@ -122,20 +122,7 @@ class AsyncBranch:
 
     async def run(self, flow: Flow[T]) -> T:
         """Drive one flow: perform what it yields, send the outcome, throw errors in."""
-        step: Callable[[Any], Effect] = flow.send
-        value: Any = None
-        try:
-            while True:
-                effect = step(value)
-                try:
-                    value, step = await self._perform(effect), flow.send
-                except Exception as error:  # errors are the flow's to decide; cancellation is not an Exception
-                    value, step = error, flow.throw
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        finally:
-            flow.close()
+        return await run_async(flow, self._perform)
 
     async def _perform(self, effect: Effect) -> Any:
         if type(effect) is Emit:
