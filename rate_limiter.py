@@ -65,6 +65,16 @@ class LimiterPolicy:
             raise ConfigurationError(f"wait_s_max must be 0 seconds or more, not {self.wait_s_max}")
 
 
+def limiter_full(dependency: str, policy: LimiterPolicy, wait_s: float) -> LimiterFull:
+    """What to raise when a token is so many seconds away, and that is longer than anybody waits."""
+    return LimiterFull(
+        f"{dependency} is not asked: its rate limit of {policy.per_minute:g} a minute is used up;"
+        f" next try in {wait_s:.3g} s",
+        retry_after_s=wait_s,
+        dependency=dependency,
+    )
+
+
 class TokenBucket:
     """One rate limiter, starting full. Safe to share between threads and tasks.
 
@@ -123,13 +133,7 @@ class TokenBucket:
             if wait_s <= self.policy.wait_s_max:
                 self._booked.append(due_s)
                 return due_s, wait_s
-        dependency = dependency or self.name
-        raise LimiterFull(
-            f"{dependency} is not asked: its rate limit of {self.policy.per_minute:g} a minute is used up;"
-            f" next try in {wait_s:.3g} s",
-            retry_after_s=wait_s,
-            dependency=dependency,
-        )
+        raise limiter_full(dependency or self.name, self.policy, wait_s)
 
     def reserve(self) -> float:
         """The same for those who wait at once: only the seconds until it is there, 0.0 = go."""

@@ -29,7 +29,7 @@ from typing import Any, ParamSpec, TypeVar
 from errors import LimiterFull
 from events import Event, LimiterWaited
 from flow import Flow, Script, drive, drive_async, emit, pause
-from rate_limiter import LimiterPolicy, TokenBucket
+from rate_limiter import LimiterPolicy, TokenBucket, limiter_full
 from redis_link import RedisLink, Runner, key
 from skins import is_async
 
@@ -192,13 +192,7 @@ class SharedBucket:
         if granted:
             return Booking(token, due_s, wait_s)
         self._give_back_own(own)
-        dependency = dependency or self.name
-        raise LimiterFull(
-            f"{dependency} is not asked: its rate limit of {self.policy.per_minute:g} a minute is used up;"
-            f" next try in {wait_s:.3g} s",
-            retry_after_s=wait_s,
-            dependency=dependency,
-        )
+        raise limiter_full(dependency or self.name, self.policy, wait_s)
 
     def give_back(self, booking: Booking) -> None:
         """Return a token that was booked and not used. A plain call: Redis hears of it with the next booking."""
