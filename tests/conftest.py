@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -42,3 +44,12 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         if name.startswith(_FOREIGN) or name.endswith(("_TIMEOUT", "_PROXY", "_proxy")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("ANTHROPIC_CONFIG_DIR", str(tmp_path / "no-config"))
+
+
+@pytest.fixture
+def _no_garbage() -> Iterator[None]:
+    """An alarm that strikes while Python clears up after other tests would be told as theirs."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import os
 import sqlite3
@@ -581,15 +580,6 @@ def test_two_processes_asking_the_same_task_do_it_once(tmp_path: Path) -> None:
     assert [answer.report.status for answer in answers] == ["ok"] * 3
     assert len({answer.report.text for answer in answers}) == 1
     assert sorted(answer.model_attempts for answer in answers) == [0, 0, 2]
-
-
-@pytest.fixture
-def _no_garbage() -> Iterator[None]:
-    """An alarm that strikes while Python clears up after other tests would be told as theirs."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("_no_garbage")

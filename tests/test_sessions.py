@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import random
 import shutil
@@ -578,15 +577,6 @@ def test_a_newer_file_is_left_as_it_is(tmp_path: Path) -> None:
     desk.keep(*TALK)
     assert "newer version" in desk.heard.of(StoreFailed)[0].why
     assert (tmp_path / "state" / "sessions.sqlite3").read_bytes() == before
-
-
-@pytest.fixture
-def _no_garbage() -> Iterator[None]:
-    """An alarm that strikes while Python clears up after other tests would be told as theirs."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("_no_garbage")
