@@ -65,7 +65,7 @@ def save_note_tool(folder: Path, disk: Disk, guards: Guards, plan: FaultPlan) ->
                 saved = yield from injecting(writing, plan, "save_note", lies)
             except NameTaken as error:  # its owner has changed it, which is no failure of ours
                 raise BadInput(
-                    error.message, what_now="Give it a title, or another one: then it is a new note."
+                    f"{error.message}.", what_now="Give it a title, or another one: then it is a new note."
                 ) from error
             if not (yield from disk.checking(folder / note.file_name, note.is_in)):
                 raise broken("the save was reported as done, but reading the note back finds nothing")
