@@ -299,6 +299,11 @@ def find_task(connection: sqlite3.Connection, task_id: str) -> Task | None:
     return Task(row[1], row[2], json.loads(row[3]) if row[3] else None)
 
 
+def has_task(connection: sqlite3.Connection, task_id: str) -> bool:
+    """Whether there is a row of this task, if only a damaged one."""
+    return connection.execute("SELECT 1 FROM tasks WHERE id = ?", (encodable(task_id),)).fetchone() is not None
+
+
 def put_task(connection: sqlite3.Connection, task_id: str, task: Task) -> None:
     """Keep where a task is asked, or its answer."""
     report = None if task.report is None else json.dumps(masked(task.report))

@@ -214,6 +214,10 @@ class SessionStore:
         def claim(connection: sqlite3.Connection) -> Task:
             found = session_rows.find_task(connection, task_id)
             if found is None:
+                if session_rows.has_task(connection, task_id):
+                    self._tell_damage(
+                        f"what was kept of the task {one_line(task_id, 60)} is damaged: it is asked again"
+                    )
                 session_rows.put_task(connection, task_id, mine)
             elif found.question != mine.question:
                 raise Conflict(f"the task {one_line(task_id, 60)} was given with another question before")

@@ -494,6 +494,26 @@ def test_a_damaged_session_is_told_and_copied_once_however_often_it_is_opened(de
     assert [path.name for path in desk.folder.glob("*damaged-?")] == ["sessions.sqlite3.damaged-1"]
 
 
+def test_a_damaged_answer_of_a_task_is_told_before_the_task_is_asked_again(desk: Desk) -> None:
+    def claiming(one: Desk) -> Any:
+        return one.door.run(one.store.claiming("job", "the question", "s1", 5.0))
+
+    claiming(desk)
+    desk.keep(*TALK, task_id="job", report={"text": "four"})
+    desk.store.close()
+    connection = sqlite3.connect(desk.folder / "sessions.sqlite3")
+    connection.execute("UPDATE tasks SET report = replace(report, 'four', 'five')")
+    connection.commit()
+    connection.close()
+    after = Desk(desk.folder)
+    assert claiming(after).report is None
+    assert claiming(after).report is None
+    assert [event.what for event in after.heard.of(StoreDamaged)] == [
+        "what was kept of the task job is damaged: it is asked again"
+    ]
+    after.store.close()
+
+
 def test_a_damaged_session_opens_also_when_no_copy_of_it_can_be_kept(desk: Desk) -> None:
     desk.keep(*TALK)
     desk.store.close()
