@@ -60,7 +60,7 @@ def draw_script(rng: random.Random, question: int, tool: str = "", *, plain: boo
         plain: without oddities, so that the question can be answered.
     """
     rounds = []
-    for number in range((rng.random() < 0.6 if plain else rng.choice((0, 1, 1, 1, 1, 2))) or bool(tool)):
+    for number in range((rng.random() < 0.4 if plain else rng.choice((0, 1, 1, 1, 1, 2))) or bool(tool)):
         kind = rng.choice(PLAIN) if plain or rng.random() < 0.7 or (tool and not number) else rng.choice(KINDS)
         calls = [draw_call(rng, question) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
         if tool and not number:

@@ -46,7 +46,7 @@ KEYS = ("sk-ant-simulated-0123456789", "gemini-simulated-0123456789", "tvly-simu
 TOTAL_S = 30.0
 RECOVERY_S = 20.0
 
-WATCHED = 4
+WATCHED = 8
 """In one run of so many log, screen and drawn trace are written out and searched: that takes as long as half a run."""
 
 _PATHS = frozenset(PATHS)
@@ -389,7 +389,9 @@ class Simulation:
             self.agent.plan.clear()
             throttled = any(one.kind == "rate_limit=60" for told in self.told for one in told.asked.strikes)
             self.agent.wait(60.0 if throttled else RECOVERY_S)
-        told = Told(asked, self.now(), before=self.agent.conversation.messages)
+        # What was cut off before is given up with this question, and enters the history then.
+        before = self.agent.conversation.messages if self.agent.unfinished is None else None
+        told = Told(asked, self.now(), before=before)
         self.told.append(told)
         self._question += 1
         self.strikes.replace(asked.strikes)
