@@ -288,7 +288,7 @@ def result_of(one: Prepared) -> CallResult:
 def _cancelled(one: Prepared) -> CallResult:
     gates, tries = (one.context.gates, one.context.tries) if one.context else ([], 0)
     acted = [gate for gate in gates if not gate.abandon()]
-    if any(not gate.settled.is_set() for gate in acted):
+    if any(not gate.settled.is_set() or isinstance(gate.error, OutcomeUnknown) for gate in acted):
         text = "Stopped past its point of no return: it may or may not have happened."
         return CallResult(one.call, "unknown", text, tries)
     if any(gate.error is None for gate in acted):

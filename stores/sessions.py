@@ -25,7 +25,7 @@ from typing import TypeAlias, TypeVar
 from core.conversation import repaired
 from core.journal import Checkpoint, Conflict, RecordIntents, RecordOutcome
 from core.resume import CutOff
-from errors import AgentError, ConfigurationError
+from errors import AgentError, AttemptTimedOut, ConfigurationError
 from events import Event, StoreDamaged, StoreFailed
 from flow import Flow, Gate, attempt, blocking, emit, pause
 from messages import Message
@@ -85,7 +85,7 @@ class SessionStore:
         self._written: dict[str, tuple[int, int, tuple[Message, ...]]] = {}
         self._hanging: Gate | None = None
         self._stopped: Gate | None = None
-        self._failing = False
+        self._failing = self._may_pass = False
         self.off = ""
         """Why nothing is kept; "" while the store works."""
 
@@ -238,30 +238,38 @@ class SessionStore:
     # --- how it is done ----------------------------------------------------------------------------------
 
     def _writing(self, what: str, call: Callable[[Gate], None], limit_s: float) -> Flow[str]:
-        if self.off:
+        if self._is_off():
             return ""
         problem = ""
         try:
             yield from self._aside(call, limit_s)
         except AgentError as error:
             problem = one_line(error.message)
-            yield from self._failed(what, problem)
+            yield from self._failed(what, error)
         self._failing = bool(problem)
         return "" if self.off else problem
 
     def _reading(self, call: Callable[[Gate], T], limit_s: float = READ_S_MAX) -> Flow[T]:
-        if self.off:
+        if self._is_off():
             raise AgentError(f"sessions are not kept: {self.off}", reason="disk")
         try:
             return (yield from self._aside(call, limit_s))
         except AgentError as error:
             if not self._file.generation:
-                yield from self._failed("sessions", one_line(error.message))
+                yield from self._failed("sessions", error)
             raise
 
-    def _failed(self, what: str, problem: str) -> Flow[None]:
+    def _is_off(self) -> bool:
+        hangs = self._hanging is not None and not self._hanging.settled.is_set()
+        if self.off and self._may_pass and not hangs:
+            self.off = ""  # what took too long is over: from here on all is kept again
+        return bool(self.off)
+
+    def _failed(self, what: str, error: AgentError) -> Flow[None]:
+        problem = one_line(error.message)
         if not self._file.generation:  # it could not even be opened
             what, self.off = "sessions", problem
+            self._may_pass = isinstance(error, AttemptTimedOut) or self._hanging is not None
         if not self._failing:
             yield from emit(StoreFailed(what, problem))
 

@@ -685,3 +685,16 @@ def test_an_error_from_a_critical_tool_names_its_cause_and_an_optional_one_leave
     assert "the disk is full" in critical.output
     optional = Bench(Doors(doors.name), raising(error)).ask("boom")
     assert (optional.status, optional.notice) == ("degraded", "boom is missing: the disk is full")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(None, "ok"), (AgentError("no space"), "skipped"), (OutcomeUnknown("not confirmed"), "unknown")],
+)
+def test_a_stop_right_after_the_act_tells_what_the_act_said(error: AgentError | None, status: str) -> None:
+    one = Prepared(ToolUse("a", "put", {}), None, tainted=False)
+    one.context = CallContext("a", Deadline.after(0, 10))
+    gate = one.context.fresh_gate()
+    assert gate.claim()
+    gate.settle(error=error)
+    assert result_of(one).status == status

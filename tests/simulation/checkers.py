@@ -198,8 +198,6 @@ def _secrets(sim: Simulation, told: Told) -> Iterator[str]:
 def _liveness(sim: Simulation) -> Iterator[str]:
     """E7: faults have stopped and the recovery time has passed; E6: the first model is used again."""
     told = sim.told[-1]
-    if sim.plan.returns == "task" and sim.agent.sessions.off:
-        return  # a store that could not be opened is off until the next start, and takes no tasks
     report = told.answer.report if told.answer else None
     if report is None or report.status != "ok":
         yield f"E7: after the faults the answer is {report and (report.status, str(report.error), report.degraded)}"
