@@ -155,11 +155,14 @@ class Disk:
             raise ValueError(f"{name!r} is not a bare file name")
         final, same = folder / name, same or data.__eq__
         with _told(f"save {name} in {folder.name}"):
-            self.ensure_folder(folder)
+            found = self.ensure_folder(folder)
             if self._holds(final, same) and final not in self._doubtful:
                 _fail(number)
+                with self._confirming(final):  # it is there: what fails now leaves it unknown, not undone
+                    self._confirm_folder(found)
                 self._confirm(final)
                 return Saved.ALREADY
+            self._confirm_folder(found)
             with self._files.folder(folder) as handle:  # now: too many open files must strike before the rename
                 with ExitStack() as lock:
                     self._put_in_place(self._fill(folder, data, number, lock), final, gate, same)
@@ -168,21 +171,21 @@ class Disk:
         self._doubtful.discard(final)
         return Saved.WRITTEN
 
-    def ensure_folder(self, folder: Path) -> None:
-        """Make the folder and its missing parents. OSError where that fails.
+    def ensure_folder(self, folder: Path) -> Path:
+        """Make the folder and its missing parents; returns the one that was there. OSError where that fails.
 
         A link to a folder is fine here, since a person chose it; inside nothing is followed.
         """
         missing = [folder]
         while not self._files.mode(missing[-1], follow=True):
             missing.append(missing[-1].parent)
-        self._confirm_folder(missing[-1])
         for path in reversed(missing[:-1]):
             with suppress(FileExistsError):  # another process was faster
                 self._files.make_folder(path)
                 self._confirmed.add(path)
         if not stat.S_ISDIR(self._files.mode(folder, follow=True)):
             raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
+        return missing[-1]
 
     def _confirm_folder(self, folder: Path) -> None:
         """Make a folder's own name durable, once a process: a run may have been killed right after making it."""

@@ -69,8 +69,9 @@ class BoundedProtocol(H11Protocol):
         self.since_s = self.loop.time()
         self._begin()
         if len(self.connections) > CONNECTIONS_MAX:
-            kept = cast("set[BoundedProtocol]", self.connections)
-            min(kept, key=lambda one: (one.claim, one.since_s)).drop()
+            # Never the newest: where all others wait for a check of ours that hangs, it may be who asks for liveness.
+            others = cast("set[BoundedProtocol]", self.connections) - {self}
+            min(others, key=lambda one: (one.claim, one.since_s)).drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""

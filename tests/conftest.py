@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,17 @@ def doors(request: pytest.FixtureRequest) -> Doors:
 @pytest.fixture(autouse=True)
 def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(safe_text, "_known_secrets", type(safe_text._known_secrets)())
+
+
+@pytest.fixture(autouse=True)
+def _no_loudness_of_other_tests() -> Iterator[None]:
+    """Programs that run inside a test turn the log up, down or off."""
+    loggers = [logging.getLogger(name) for name in ("", "unflappable")]
+    before = [(one.level, one.handlers[:], one.propagate, one.disabled) for one in loggers]
+    yield
+    for one, (level, handlers, propagate, disabled) in zip(loggers, before, strict=True):
+        one.setLevel(level)
+        one.handlers[:], one.propagate, one.disabled = handlers, propagate, disabled
 
 
 @pytest.fixture(autouse=True)
