@@ -183,7 +183,7 @@ def allowed(ran: Ran, error: str, state: State) -> set[str]:
     harmless = struck.name in NOT_NEEDED or (struck.name == "close" and not of_the_note)
     above = "|".join(re.escape(str(path)) for path in (ran.folder, ran.folder.parent))
     if error in ("EACCES", "EPERM") and re.search(rf'["<]({above})[">]', struck.rest):
-        return {"saved"}  # no run of ours makes a folder in one that it may not open
+        return {"saved", "failed"}  # no run of ours makes a folder in one that it may not open: then that is no matter
     if error == "EINTR":  # what was interrupted is done again, but for the calls that never are
         return {"saved", "failed"}
     if harmless:
