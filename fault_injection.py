@@ -96,7 +96,7 @@ def _crashing_after(flow: Flow[T], plan: FaultPlan, fault: Fault) -> Flow[T]:
     """The nasty moment: the work is done, and nobody has been told. An attempt that fails has none."""
     try:
         yield from flow
-    except BaseException:
+    except BaseException:  # also a stop: whatever ended it goes on, only the fault has not struck
         plan.give_back(fault)
         raise
     yield _told(fault)

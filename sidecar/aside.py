@@ -78,7 +78,7 @@ class Limited:
             raise TimeoutError
         try:
             return asked.result()
-        except BaseException:
+        except BaseException:  # whatever the question raised goes on; only its place must come back
             self.give_back()
             raise
 

@@ -7,6 +7,7 @@ does. On top come strikes that no flag can ask for: broken streams, odd statuses
 
 from __future__ import annotations
 
+import abc
 import json
 import random
 import socket
@@ -228,7 +229,7 @@ def _struck(frames: list[bytes], strike: str, speaker: _Speaker) -> list[bytes]:
     return frames
 
 
-class _Speaker:
+class _Speaker(abc.ABC):
     """One dialect."""
 
     dialect: Dialect
@@ -236,17 +237,17 @@ class _Speaker:
     ping: bytes
     unknown: bytes
 
-    def frames(self, message: dict[str, Any]) -> Iterator[bytes]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def frames(self, message: dict[str, Any]) -> Iterator[bytes]: ...
 
-    def refusal(self, status: int, secret: str) -> Answer:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def refusal(self, status: int, secret: str) -> Answer: ...
 
-    def error(self, answer: Answer, wall_s: float) -> Exception:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def error(self, answer: Answer, wall_s: float) -> Exception: ...
 
-    def broken(self, what: str) -> bytes:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def broken(self, what: str) -> bytes: ...
 
 
 class _Claude(_Speaker):
